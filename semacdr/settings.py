@@ -1,0 +1,114 @@
+"""Settings of the machine: where things lie and which engines are used.
+
+Nothing here shapes content, but for the LLM's model name, which the semantics stage puts into the identity of
+every answer. Read once, at the entry point, from ``semacdr.toml`` in the working directory and from the environment
+(``SEMACDR_STORE``, ``SEMACDR_LLM__URLS``, ...).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from semacdr.dataset import config_error
+
+
+class DuckDbSettings(BaseModel):
+    """Limits of DuckDB in the ingest and sequences stages; beyond the memory limit it spills to disk."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    memory_limit: str = "2GB"
+    threads: int | None = Field(default=None, ge=1)
+    """None: one per core."""
+
+
+class LlmSettings(BaseModel):
+    """The vLLM server that writes item semantics: one of ours, or one that runs already."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urls: tuple[str, ...] = ()
+    """OpenAI-compatible endpoints (``http://host:8000/v1``); empty: a server is started on this machine."""
+    api_key: SecretStr | None = None
+    model: str | None = None
+    """Folder or hub name. None: ``gpu_model`` on a GPU, else the converted SmolLM2 below ``cache``."""
+    gpu_model: str = "Qwen/Qwen3-4B-Instruct-2507"
+    served_name: str | None = None
+    """The model's name at the endpoint; None: the folder's or model's own name."""
+    revision: str = ""
+    """Revision of the model, kept with every answer: another revision is another model."""
+    python: Path | None = None
+    """Interpreter that has vLLM. None: this one on a GPU, else ``.venv-vllm/bin/python``."""
+    max_model_len: int = Field(default=2048, ge=256)
+    """Context of the server that we start, in tokens."""
+    concurrency: int = Field(default=16, ge=1)
+    """Requests in flight per endpoint."""
+    start_timeout_s: float = Field(default=300, gt=0)
+    request_timeout_s: float = Field(default=300, gt=0)
+
+
+class EncoderSettings(BaseModel):
+    """Where texts are embedded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str | None = None
+    """A vLLM pooling endpoint (``http://host:8001/v1``); None: sentence-transformers in this process."""
+    batch_size: int = Field(default=64, ge=1)
+
+
+class Settings(BaseSettings):
+    """The one settings tree."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="SEMACDR_",
+        env_nested_delimiter="__",
+        toml_file="semacdr.toml",
+    )
+
+    store: Path = Path("store")
+    """Where artifacts are published."""
+    cache: Path = Path(".cache")
+    """What can be made again: converted models."""
+    datasets: tuple[Path, ...] = (Path("examples"),)
+    """Folders in which data sets are found by name."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch; None: torch's own choice."""
+    duckdb: DuckDbSettings = DuckDbSettings()
+    llm: LlmSettings = LlmSettings()
+    encoder: EncoderSettings = EncoderSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, the environment over ``semacdr.toml``."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; ``overrides`` that are None are left out.
+
+    Raises:
+        ConfigError: an unknown key or an impossible value.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise config_error("settings (semacdr.toml, SEMACDR_*)", error, Settings) from error
