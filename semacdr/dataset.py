@@ -192,9 +192,7 @@ class DatasetConfig(Frozen):
         for source in self.semantics.imports:
             for name in source.domains.values():
                 if name not in self.domains:
-                    raise ValueError(
-                        f"semantics.imports: unknown domain {name!r}, {close_names(name, self.domains)}"
-                    )
+                    raise ValueError(f"semantics.imports: unknown domain {name!r}, {close_names(name, self.domains)}")
         return self
 
     @property
@@ -222,7 +220,7 @@ def load_dataset(reference: str | Path, search: tuple[Path, ...] = (Path("exampl
         config = DatasetConfig.model_validate(raw)
     except ValidationError as error:
         raise config_error(str(path), error, DatasetConfig) from error
-    config._folder = path.parent.resolve()
+    config._folder = path.parent.resolve()  # noqa: SLF001 (our own; frozen models have no other way)
     return config
 
 

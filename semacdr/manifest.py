@@ -1,4 +1,7 @@
-"""The manifest: what an artifact is, what made it, and from what. Written last, so a folder without one does not exist."""
+"""The manifest: what an artifact is, what made it, and from what.
+
+Written last, so a folder without one does not exist.
+"""
 
 from __future__ import annotations
 
@@ -150,7 +153,8 @@ def environment() -> dict[str, Any]:
             versions[library] = metadata.version(library)
         except metadata.PackageNotFoundError:
             continue
-    return {"code_commit": _commit(), "libraries": versions, "hardware": f"{platform.machine()}, {os.cpu_count()} cores"}
+    hardware = f"{platform.machine()}, {os.cpu_count()} cores"
+    return {"code_commit": _commit(), "libraries": versions, "hardware": hardware}
 
 
 def _commit() -> str | None:
@@ -158,9 +162,7 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        run = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
+        run = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     except OSError:
         return None
     return run.stdout.strip() or None

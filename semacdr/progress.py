@@ -56,6 +56,11 @@ class _LoggedTask(Task):
         rate = self.done / (now - self.started)
         left_s = round((self.total - self.done) / rate) if self.total and rate else None
         log.info(
-            "progress", task=self.label, done=round(self.done), total=self.total,
-            per_s=round(rate, 2), left_s=left_s, **facts,
+            "progress",
+            task=self.label,
+            done=round(self.done),
+            total=self.total,
+            per_s=round(rate, 2),
+            left_s=left_s,
+            **facts,
         )

@@ -263,9 +263,7 @@ def _check_file(artifact: str, table: str, schema: type[dy.Schema], file: Path) 
     if frame.columns != columns:
         raise DataError(f"{artifact}: {table} ({file.name})", found=frame.columns, expected=columns, do=fault)
     enums = [name for name, column in schema.columns().items() if isinstance(column, dy.Enum)]
-    frame = frame.with_columns(
-        pl.col(name).cast(schema.columns()[name].dtype, strict=False) for name in enums
-    )
+    frame = frame.with_columns(pl.col(name).cast(schema.columns()[name].dtype, strict=False) for name in enums)
     try:
         _, failure = schema.filter(frame)
     except dy.exc.SchemaError as error:

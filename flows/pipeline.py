@@ -1,0 +1,23 @@
+"""``pipeline/nightly``: every stage in order, skipping what is unchanged."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.stages import run_stage
+from semacdr.pipeline import STAGES
+
+
+@flow(name="pipeline", flow_run_name="pipeline of {dataset}")
+def nightly(dataset: str, store: str | None = None, refresh: list[str] | None = None) -> dict[str, str]:
+    """Run the whole pipeline of a data set.
+
+    Args:
+        dataset: name or path of the data set's TOML.
+        store: folder of the store; None: as in the settings.
+        refresh: stages that run although nothing has changed (``semantics`` spends another budget).
+    """
+    versions: dict[str, str] = {}
+    for stage in STAGES:
+        versions |= run_stage(stage.name, dataset, store, refresh=stage.name in (refresh or []))
+    return versions

@@ -1,0 +1,62 @@
+"""The one task that all flows are made of: a stage of the pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import State
+
+from semacdr.dataset import load_dataset
+from semacdr.errors import TransientError
+from semacdr.logs import configure_logging
+from semacdr.pipeline import Context, find_stage
+from semacdr.pipeline import run_stage as run_pipeline_stage
+from semacdr.progress import LogProgress, Progress
+from semacdr.settings import load_settings
+from semacdr.store import Store
+
+
+def _is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:  # noqa: ANN401 (Prefect's own signature)
+    try:
+        state.result()
+    except TransientError:
+        return True
+    except Exception:  # noqa: BLE001 (any other error is final, whatever it is)
+        return False
+    return False
+
+
+@task(
+    task_run_name="{stage} of {dataset}",
+    retries=3,
+    retry_delay_seconds=[10, 60, 300],
+    retry_condition_fn=_is_transient,
+    persist_result=False,
+)
+def run_stage(stage: str, dataset: str, store: str | None = None, *, refresh: bool = False) -> dict[str, str]:
+    """Run a stage unless its outputs are published already.
+
+    Returns:
+        Artifact -> version.
+    """
+    configure_logging()
+    settings = load_settings(store=store)
+    context = Context(
+        dataset=load_dataset(dataset, settings.datasets),
+        settings=settings,
+        store=Store(settings.store),
+        progress=_progress,
+    )
+    artifacts = run_pipeline_stage(find_stage(stage), context, refresh=refresh)
+    return {name: artifact.manifest.version for name, artifact in artifacts.items()}
+
+
+_progress: Progress = LogProgress()
+
+
+def show_progress_on(progress: Progress) -> None:
+    """Report long work of this process's runs elsewhere than in the log; a terminal does."""
+    global _progress  # noqa: PLW0603 (a task takes no argument that the server cannot store)
+    _progress = progress

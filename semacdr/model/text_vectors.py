@@ -1,0 +1,88 @@
+"""The frozen text vectors of all items, read from an ``embeddings`` artifact and placed by ``item_index``."""
+# ruff: noqa: N803, N806 (shape suffixes: I1 items and the padding, K whitened width, E encoder width)
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from semacdr.errors import DataError, StoreError
+from semacdr.model.vocabulary import Vocabulary
+from semacdr.tables import View, table_files
+
+WHITENING_FILE = "whitening.safetensors"
+
+
+@dataclass(frozen=True)
+class TextVectors:
+    """One view of every item; rows of items without a text are zero."""
+
+    whitened_I1K: Float[Tensor, "items1 whitened"]
+    present_I1: Bool[Tensor, " items1"]
+    raw_I1E: Float[Tensor, "items1 encoder"]
+    """As the encoder gave them, for telling near-duplicates; not part of a checkpoint."""
+
+
+def read_text_vectors(folder: Path, vocabulary: Vocabulary) -> Mapping[View, TextVectors]:
+    """Return both views of every item of the vocabulary.
+
+    Whitened values are rounded to half precision, in which a checkpoint stores them, so that a model scores alike
+    before and after a round trip.
+
+    Raises:
+        DataError: vectors of another width than the whitening, or none at all.
+        StoreError: the whitening cannot be read.
+    """
+    try:
+        whitening = load_file(folder / WHITENING_FILE)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{folder / WHITENING_FILE} cannot be read", found=error, do="make embeddings anew") from error
+    files = table_files(folder, "embeddings")
+    if not files:
+        raise DataError("embeddings: table embeddings has no file", expected=f"embeddings.parquet in {folder}")
+    table = pl.concat(
+        pl.read_parquet(file, columns=["domain", "item_id", "view", "vector"], hive_partitioning=False)
+        for file in files
+    ).with_columns(pl.col("domain", "view").cast(pl.String))
+    # Items that the vocabulary lacks are no fault here: embeddings may be newer than items.
+    table = table.join(vocabulary.table, on=["domain", "item_id"], how="inner", maintain_order="left")
+    return {view: _view(table.filter(pl.col("view") == view.value), view, whitening, vocabulary) for view in View}
+
+
+def _view(
+    rows: pl.DataFrame, view: View, whitening: Mapping[str, np.ndarray], vocabulary: Vocabulary
+) -> TextVectors:
+    mean, components = whitening.get(f"{view}.mean"), whitening.get(f"{view}.components")
+    if mean is None or components is None:
+        raise DataError(
+            f"embeddings: no whitening of view {view}",
+            found=", ".join(sorted(whitening)),
+            expected=f"{view}.mean and {view}.components in {WHITENING_FILE}",
+            do="run the embeddings stage again",
+        )
+    width = mean.shape[0]
+    vectors = np.array(rows["vector"].to_list(), dtype=np.float32).reshape(rows.height, -1)
+    if rows.height and vectors.shape[1] != width:
+        raise DataError(
+            f"embeddings: vectors of view {view} do not fit their whitening",
+            found=f"vectors of {vectors.shape[1]} numbers",
+            expected=f"{width}, as {WHITENING_FILE} has",
+            do="run the embeddings stage again",
+        )
+    num_rows = vocabulary.num_items + 1
+    raw_I1E = torch.zeros(num_rows, width)
+    whitened_I1K = torch.zeros(num_rows, components.shape[1])
+    present_I1 = torch.zeros(num_rows, dtype=torch.bool)
+    if rows.height:
+        index = torch.from_numpy(rows["item_index"].to_numpy().astype(np.int64))
+        raw_I1E[index] = torch.from_numpy(vectors)
+        whitened_I1K[index] = torch.from_numpy(((vectors - mean) @ components).astype(np.float32)).half().float()
+        present_I1[index] = True
+    return TextVectors(whitened_I1K=whitened_I1K, present_I1=present_I1, raw_I1E=raw_I1E)

@@ -1,0 +1,313 @@
+"""The whole system on one page: every stage in order, what it reads, what it makes, and the function that does it.
+
+    raw logs ─ingest─▶ interactions, items, rejects
+    interactions ─sequences─▶ sequences
+    items, interactions ─semantics─▶ semantics            two texts an item, by an LLM behind a vLLM server
+    semantics, sequences ─embeddings─▶ embeddings         vectors and their whitening
+    embeddings ─index─▶ index                             one FAISS file per domain and view
+    sequences, items, embeddings ─training─▶ checkpoint
+    checkpoint, ... ─evaluation─▶ evaluation
+    checkpoint, ... ─recommendations─▶ recommendations, user_vectors, item_vectors
+
+A stage is a plain function that reads artifacts and writes files. ``run_stage`` around it decides whether it has to run
+(its fingerprint is not published yet), gives it a folder, and publishes what it made. Stages know neither each other
+nor who orchestrates them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from semacdr import embeddings, evaluation, index, interactions, recommendations, semantics, sequences, training
+from semacdr.dataset import DatasetConfig
+from semacdr.errors import ConfigError, close_names
+from semacdr.manifest import Facts, fingerprint
+from semacdr.progress import Progress
+from semacdr.settings import Settings
+from semacdr.store import CURRENT, Artifact, Draft, Store, rebuild_catalog
+from semacdr.tables import CONTRACT_VERSION
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Where and on what a stage runs."""
+
+    dataset: DatasetConfig
+    settings: Settings
+    store: Store
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of the pipeline."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    config: Callable[[DatasetConfig], Any]
+    """The values that shape the outputs, as JSON."""
+    run: Callable[[Context, Mapping[str, Artifact], Draft], Facts]
+    """Write every output's files into the draft's folders."""
+    sources: Callable[[Context, Mapping[str, Artifact]], dict[str, Any]] | None = None
+    """The identity of what the stage reads from outside the store's artifacts."""
+    gather: Callable[[Context, Mapping[str, Artifact]], None] | None = None
+    """Get more of it, as far as the budget goes."""
+    revision: int = 1
+    """Raised when the stage's code makes other content from the same inputs."""
+
+
+def _sections(*names: str) -> Callable[[DatasetConfig], dict[str, Any]]:
+    return lambda dataset: dataset.model_dump(mode="json", include=set(names))
+
+
+def _ingest_config(dataset: DatasetConfig) -> dict[str, Any]:
+    wording = {"label", "expert"}
+    domains = {name: domain.model_dump(mode="json", exclude=wording) for name, domain in dataset.domains.items()}
+    return {"domains": domains, "filters": dataset.filters.model_dump(mode="json")}
+
+
+def _semantics_config(dataset: DatasetConfig) -> dict[str, Any]:
+    # The budget and the domains' words shape which answers there are, and the answers are among the sources.
+    return dataset.semantics.model_dump(mode="json", exclude={"budget"})
+
+
+def _ingest(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    return interactions.ingest(context.dataset, draft.folders, context.settings.duckdb, context.progress)
+
+
+def _sequences(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    return sequences.build(
+        context.dataset.split, inputs["interactions"].path, draft.folders["sequences"], context.settings.duckdb
+    )
+
+
+def _gather_semantics(context: Context, inputs: Mapping[str, Artifact]) -> None:
+    semantics.gather(
+        context.dataset,
+        context.settings.llm,
+        inputs["items"].path,
+        inputs["interactions"].path,
+        semantics.Responses(context.store.responses),
+        context.settings.cache,
+        context.progress,
+    )
+
+
+def _semantics_sources(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    responses = semantics.Responses(context.store.responses)
+    return semantics.answers_digest(context.dataset, context.settings.llm, inputs["items"].path, responses)
+
+
+def _semantics(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    return semantics.assemble(
+        context.dataset,
+        context.settings.llm,
+        inputs["items"].path,
+        semantics.Responses(context.store.responses),
+        draft.folders["semantics"],
+    )
+
+
+def _embeddings(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    return embeddings.embed(
+        context.dataset.embeddings,
+        context.settings.encoder,
+        inputs["semantics"].path,
+        inputs["sequences"].path,
+        draft.folders["embeddings"],
+        context.progress,
+    )
+
+
+def _index(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    return index.build(inputs["embeddings"].path, draft.folders["index"])
+
+
+def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    return training.train(
+        context.dataset.training,
+        {name: artifact.path for name, artifact in inputs.items()},
+        draft.folders["checkpoint"],
+        context.settings.threads,
+        context.progress,
+    )
+
+
+def _evaluation(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    return evaluation.evaluate(
+        {name: artifact.path for name, artifact in inputs.items()},
+        draft.folders["evaluation"],
+        context.dataset.training.seed,
+        context.progress,
+    )
+
+
+def _recommendations(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    return recommendations.recommend_all(
+        context.dataset.recommendations,
+        {name: artifact.path for name, artifact in inputs.items()},
+        draft.folders,
+        context.progress,
+    )
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="ingest",
+        inputs=(),
+        outputs=("interactions", "items", "rejects"),
+        config=_ingest_config,
+        sources=lambda context, _: {"files": interactions.raw_files(context.dataset)},
+        run=_ingest,
+    ),
+    Stage(
+        name="sequences",
+        inputs=("interactions",),
+        outputs=("sequences",),
+        config=_sections("split"),
+        run=_sequences,
+    ),
+    Stage(
+        name="semantics",
+        inputs=("items", "interactions"),
+        outputs=("semantics",),
+        config=_semantics_config,
+        gather=_gather_semantics,
+        sources=_semantics_sources,
+        run=_semantics,
+    ),
+    Stage(
+        name="embeddings",
+        inputs=("semantics", "sequences"),
+        outputs=("embeddings",),
+        config=_sections("embeddings"),
+        run=_embeddings,
+    ),
+    Stage(
+        name="index",
+        inputs=("embeddings",),
+        outputs=("index",),
+        config=lambda _: {},
+        run=_index,
+    ),
+    Stage(
+        name="training",
+        inputs=("sequences", "items", "embeddings"),
+        outputs=("checkpoint",),
+        config=_sections("training"),
+        run=_training,
+    ),
+    Stage(
+        name="evaluation",
+        inputs=("checkpoint", "sequences", "items", "embeddings"),
+        outputs=("evaluation",),
+        config=lambda dataset: {"seed": dataset.training.seed},
+        run=_evaluation,
+    ),
+    Stage(
+        name="recommendations",
+        inputs=("checkpoint", "sequences", "items", "embeddings"),
+        outputs=("recommendations", "user_vectors", "item_vectors"),
+        config=_sections("recommendations"),
+        run=_recommendations,
+    ),
+)
+
+
+def find_stage(name: str) -> Stage:
+    """Return a stage by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for stage in STAGES:
+        if stage.name == name:
+            return stage
+    raise ConfigError(f"no stage {name!r}", expected=close_names(name, [stage.name for stage in STAGES]))
+
+
+def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[str, Artifact]:
+    """Run a stage on the current versions of its inputs and publish what it makes, if that is not published yet.
+
+    Args:
+        stage: which.
+        context: where and on what.
+        refresh: look outside the store for more (the semantics stage: spend another budget on items that lack
+            an answer) although nothing has changed.
+
+    Returns:
+        Its outputs at their current versions, by name.
+
+    Raises:
+        SemacdrError: see the stage; nothing is published then.
+    """
+    started = time.monotonic()
+    dataset, store = context.dataset.name, context.store
+    bound = log.bind(stage=stage.name, dataset=dataset)
+    inputs = {name: store.get(dataset, name) for name in stage.inputs}
+    if not refresh and (known := _published(stage, context, inputs)):
+        bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
+        return known
+    if stage.gather is not None:
+        with store.disk_errors():
+            stage.gather(context, inputs)
+        if known := _published(stage, context, inputs):
+            bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
+            return known
+    with store.open_draft(_draft(stage, context, inputs), stage.outputs) as draft:
+        facts = stage.run(context, inputs, draft)
+        artifacts = store.publish(draft, facts)
+        rebuild_catalog(store)
+    rows_out = {table: rows for a in artifacts.values() for table, rows in a.manifest.rows_out.items()}
+    bound.info(
+        "published",
+        artifacts=[artifact.reference for artifact in artifacts.values()],
+        rows_in=facts.rows_in,
+        rows_out=rows_out,
+        dropped=dict(facts.dropped),
+        seconds=round(time.monotonic() - started, 1),
+        **{name: round(value, 4) for name, value in facts.metrics.items()},
+    )
+    return artifacts
+
+
+def _draft(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> Draft:
+    sources = stage.sources(context, inputs) if stage.sources else {}
+    config = stage.config(context.dataset)
+    identity = {
+        "stage": stage.name,
+        "revision": stage.revision,
+        "contract": CONTRACT_VERSION,
+        "config": config,
+        "sources": sources,
+        "inputs": {name: artifact.manifest.fingerprint for name, artifact in inputs.items()},
+    }
+    return Draft(
+        dataset=context.dataset.name,
+        stage=stage.name,
+        fingerprint=fingerprint(identity),
+        config=config,
+        sources=sources,
+        inputs=inputs,
+    )
+
+
+def _published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
+    """Return the stage's outputs if all are published with today's fingerprint, and point ``current`` at them."""
+    dataset, store = context.dataset.name, context.store
+    wanted = _draft(stage, context, inputs).fingerprint
+    known = {name: artifact for name in stage.outputs if (artifact := store.find(dataset, name, wanted))}
+    if len(known) < len(stage.outputs):
+        return None
+    moved = [store.set_alias(dataset, name, CURRENT, artifact.manifest.version) for name, artifact in known.items()]
+    if any(moved) or not store.catalog.exists():
+        rebuild_catalog(store)
+    return known

@@ -1,0 +1,19 @@
+-- One row per metric of an artifact: what its manifest calls metrics, as rows.
+create view metrics as
+with metric_names as (
+    select
+        artifacts.dataset,
+        artifacts.name,
+        artifacts.version,
+        artifacts.metrics,
+        unnest(json_keys(artifacts.metrics)) as metric
+    from artifacts
+)
+
+select
+    metric_names.dataset,
+    metric_names.name,
+    metric_names.version,
+    metric_names.metric,
+    json_extract(metric_names.metrics, '$.' || metric_names.metric)::double as value
+from metric_names;
