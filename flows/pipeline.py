@@ -5,19 +5,22 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.stages import run_stage
-from semacdr.pipeline import STAGES
+from semacdr.pipeline import STAGES, find_stage
 
 
 @flow(name="pipeline", flow_run_name="pipeline of {dataset}")
-def nightly(dataset: str, store: str | None = None, refresh: list[str] | None = None) -> dict[str, str]:
-    """Run the whole pipeline of a data set.
+def nightly(
+    dataset: str, store: str | None = None, only: str | None = None, refresh: list[str] | None = None
+) -> dict[str, str]:
+    """Run the whole pipeline of a data set, or one stage of it.
 
     Args:
         dataset: name or path of the data set's TOML.
         store: folder of the store; None: as in the settings.
+        only: run this stage alone.
         refresh: stages that run although nothing has changed (``semantics`` spends another budget).
     """
     versions: dict[str, str] = {}
-    for stage in STAGES:
-        versions |= run_stage(stage.name, dataset, store, refresh=stage.name in (refresh or []))
+    for stage in [find_stage(only)] if only else STAGES:
+        versions |= run_stage(stage.name, dataset, store, refresh=stage.name in (refresh or []) or only == stage.name)
     return versions

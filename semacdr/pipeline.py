@@ -240,8 +240,8 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
     Args:
         stage: which.
         context: where and on what.
-        refresh: look outside the store for more (the semantics stage: spend another budget on items that lack
-            an answer) although nothing has changed.
+        refresh: let a stage that gathers from outside the store gather more although nothing has changed: the
+            semantics stage spends another budget on items that lack an answer.
 
     Returns:
         Its outputs at their current versions, by name.
@@ -253,7 +253,7 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
     dataset, store = context.dataset.name, context.store
     bound = log.bind(stage=stage.name, dataset=dataset)
     inputs = {name: store.get(dataset, name) for name in stage.inputs}
-    if not refresh and (known := _published(stage, context, inputs)):
+    if not (refresh and stage.gather) and (known := _published(stage, context, inputs)):
         bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
         return known
     if stage.gather is not None:

@@ -68,7 +68,11 @@ def _view(
             do="run the embeddings stage again",
         )
     width = mean.shape[0]
-    vectors = np.array(rows["vector"].to_list(), dtype=np.float32).reshape(rows.height, -1)
+    if not isinstance(rows["vector"].dtype, pl.Array):
+        raise DataError(
+            "embeddings: vector is no fixed-size list", found=rows["vector"].dtype, do="run the embeddings stage again"
+        )
+    vectors = rows["vector"].to_numpy().astype(np.float32)
     if rows.height and vectors.shape[1] != width:
         raise DataError(
             f"embeddings: vectors of view {view} do not fit their whitening",

@@ -104,6 +104,8 @@ class Responses:
         """Key -> journal number and offset in one integer, and whether accepted: small, for a million answers."""
         self._journals: list[Path] = []
         self._read_until: dict[Path, int] = {}
+        self._torn: set[Path] = set()
+        """Journals whose last line is not ended: warned of once, and looked at again when they grow."""
         self._own: BinaryIO | None = None
 
     def answered(self, keys: Iterable[str]) -> set[str]:
@@ -206,13 +208,16 @@ class Responses:
         with _open(path) as file:
             file.seek(offset)
             for line in file:
-                if line.endswith(b"\n"):
-                    self._read_until[path] = offset + len(line)
+                if not line.endswith(b"\n"):
+                    faults += path not in self._torn
+                    self._torn.add(path)
+                    break
                 if _is_whole(line):
                     self._index(line, number, offset)
                 else:
                     faults += 1
                 offset += len(line)
+                self._read_until[path] = offset
         return faults
 
     def _index(self, line: bytes, number: int, offset: int) -> None:

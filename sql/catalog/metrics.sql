@@ -15,5 +15,5 @@ select
     metric_names.name,
     metric_names.version,
     metric_names.metric,
-    json_extract(metric_names.metrics, '$.' || metric_names.metric)::double as value
+    json_extract(metric_names.metrics, '$.' || metric_names.metric)::double as metric_value
 from metric_names;

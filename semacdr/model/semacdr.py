@@ -1,0 +1,143 @@
+"""SemaCDR: item vectors from semantics and IDs, user vectors from source, target and mixed histories."""
+# ruff: noqa: N803, N806
+# Shapes: B histories, L events (pads last), Q queries, D model width, N domains, I1 items and the padding, 3 threads.
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from semacdr.errors import ConfigError
+from semacdr.model.config import ModelConfig, Thread
+from semacdr.model.fusion import SourceMix, ThreadFusion
+from semacdr.model.histories import HistoryBatch
+from semacdr.model.item_encoder import Catalogue, ItemEncoder
+from semacdr.model.sequence_encoder import SequenceEncoder, counts_by_domain
+
+SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class UserStates:
+    """Users as the model sees them, one per query."""
+
+    vector_QD: Float[Tensor, "queries dim"]
+    """Its product with an item's vector is the item's score."""
+    weight_Q3: Float[Tensor, "queries 3"]
+    """Share of each history, in the order of ``Thread``; all 0 for a user without any."""
+
+
+class SemaCdrModel(nn.Module):
+    """The whole model, for any number of domains.
+
+    Raises:
+        ConfigError: the source history is the only thread, and there is one domain only.
+    """
+
+    def __init__(self, config: ModelConfig, catalogue: Catalogue) -> None:
+        super().__init__()
+        if config.threads == (Thread.SOURCE,) and catalogue.num_domains == 1:
+            raise ConfigError(
+                "training: threads = ['source'] needs two domains", found="one domain", do="add 'target' to threads"
+            )
+        self.config = config
+        self.num_domains = catalogue.num_domains
+        self.items = ItemEncoder(config, catalogue)
+        self.sequences = SequenceEncoder(
+            config.dim, config.num_blocks, config.num_heads, config.dropout, catalogue.num_domains
+        )
+        self.source_mix = SourceMix(config.dim)
+        self.fusion = ThreadFusion(config.dim, config.sequence_fusion)
+        self.start = nn.Embedding(catalogue.num_domains, config.dim)
+        self.query = nn.Embedding(catalogue.num_domains, config.dim)
+        nn.init.zeros_(self.query.weight)
+        self.log_scale = nn.Parameter(torch.tensor(-0.5 * torch.log(torch.tensor(float(config.dim))).item()))
+
+    def user_states(self, table_ID: Float[Tensor, "rows dim"], batch: HistoryBatch) -> UserStates:
+        """Return the users' vectors at their queries.
+
+        Args:
+            table_ID: item vectors; row 0 pads, and ``batch.item_BL`` counts its rows.
+            batch: histories and queries.
+        """
+        is_event_BL = batch.item_BL > 0
+        threads = self.config.threads
+        mixed_BLD, own_BLD = self.sequences(
+            table_ID[batch.item_BL],
+            batch.domain_BL,
+            is_event_BL,
+            mixed=Thread.MIXED in threads,
+            own=Thread.TARGET in threads or Thread.SOURCE in threads,
+        )
+        read = _Reading(batch, self.num_domains)
+        empty_QD = table_ID.new_zeros(len(batch.row_Q), self.config.dim)
+        mixed_QD = empty_QD if mixed_BLD is None else read.last(mixed_BLD)
+        target_QD, source_QD = empty_QD, empty_QD
+        if own_BLD is not None:
+            own_QND = read.last_of_each_domain(own_BLD)
+            target_QD = own_QND[torch.arange(len(own_QND)), batch.domain_Q]
+            source_QD = self.source_mix(own_QND, read.count_QN.to(own_QND.dtype).log1p(), read.is_source_QN)
+        switched_on_3 = torch.tensor([thread in threads for thread in Thread], device=table_ID.device)
+        usable_Q3 = read.not_empty_Q3 & switched_on_3
+        fused_QD, weight_Q3 = self.fusion(
+            torch.stack([target_QD, source_QD, mixed_QD], dim=1) * usable_Q3[:, :, None],
+            usable_Q3,
+            read.facts_QS.to(table_ID.dtype),
+        )
+        fused_QD = torch.where(usable_Q3.any(dim=1, keepdim=True), fused_QD, self.start(batch.domain_Q))
+        return UserStates((fused_QD + self.query(batch.domain_Q)) * self.log_scale.exp(), weight_Q3)
+
+
+class _Reading:
+    """What lies before each query: which events are the last ones, how many there are, and how old they are."""
+
+    def __init__(self, batch: HistoryBatch, num_domains: int) -> None:
+        self.batch = batch
+        is_event_BL = batch.item_BL > 0
+        has_event_Q1 = (batch.position_Q >= 0)[:, None]
+        position_Q = batch.position_Q.clamp(min=0)
+        self._position_Q = position_Q
+        count_BLN = counts_by_domain(batch.domain_BL, is_event_BL, num_domains)
+        self.count_QN = count_BLN[batch.row_Q, position_Q] * has_event_Q1
+        self._last_QN = last_by_domain(batch.domain_BL, is_event_BL, num_domains)[batch.row_Q, position_Q].clamp(min=0)
+        is_target_QN = nn.functional.one_hot(batch.domain_Q, num_domains).bool()
+        self.is_source_QN = (self.count_QN > 0) & ~is_target_QN
+        num_target_Q = (self.count_QN * is_target_QN).sum(dim=1)
+        num_source_Q = (self.count_QN * ~is_target_QN).sum(dim=1)
+        self.not_empty_Q3 = torch.stack([num_target_Q > 0, num_source_Q > 0, num_target_Q + num_source_Q > 0], dim=1)
+        last_time_QN = batch.time_BL[batch.row_Q[:, None], self._last_QN]
+        days_QN = ((batch.time_Q[:, None] - last_time_QN).clamp(min=0) / SECONDS_PER_DAY).log1p()
+        # An event of long ago stands in for none at all; the counts tell the two apart.
+        nothing = days_QN.new_tensor(torch.inf)
+        days_target_Q = days_QN.where(is_target_QN & (self.count_QN > 0), nothing).amin(dim=1)
+        days_source_Q = days_QN.where(self.is_source_QN, nothing).amin(dim=1)
+        self.facts_QS = torch.stack(
+            [
+                num_target_Q.float().log1p(),
+                num_source_Q.float().log1p(),
+                days_target_Q.nan_to_num(posinf=0.0),
+                days_source_Q.nan_to_num(posinf=0.0),
+                ((num_target_Q > 0) & (num_source_Q > 0)).float(),
+            ],
+            dim=1,
+        )
+
+    def last(self, state_BLD: Float[Tensor, "batch length dim"]) -> Float[Tensor, "queries dim"]:
+        """Return the state of each query's last event."""
+        return state_BLD[self.batch.row_Q, self._position_Q]
+
+    def last_of_each_domain(
+        self, state_BLD: Float[Tensor, "batch length dim"]
+    ) -> Float[Tensor, "queries domains dim"]:
+        """Return the states of each query's last event of every domain; any state where there is none."""
+        return state_BLD[self.batch.row_Q[:, None], self._last_QN]
+
+
+def last_by_domain(
+    domain_BL: Int[Tensor, "batch length"], is_event_BL: Tensor, num_domains: int
+) -> Int[Tensor, "batch length domains"]:
+    """Return the position of each domain's last event up to each position, itself included; -1: none."""
+    position_L = torch.arange(domain_BL.shape[1], device=domain_BL.device)
+    is_domain_BLN = nn.functional.one_hot(domain_BL, num_domains).bool() & is_event_BL[:, :, None]
+    return position_L[None, :, None].where(is_domain_BLN, -1).cummax(dim=1).values

@@ -1,0 +1,126 @@
+"""What a run prints when it is done: artifacts, metrics, one user, and what to try next."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import duckdb
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from semacdr.dataset import DatasetConfig
+from semacdr.sql_files import read_sql
+from semacdr.store import Store
+
+_SHOWN_EVENTS = 5
+_SHOWN_RECOMMENDATIONS = 10
+
+
+def summarize(store: Store, dataset: DatasetConfig, console: Console) -> None:
+    """Print the current artifacts, the test metrics beside the baselines, and one user's recommendations."""
+    _print_artifacts(store, dataset, console)
+    _print_metrics(store, dataset, console)
+    _print_user(store, dataset, console)
+    _print_next(store, dataset, console)
+
+
+def _print_artifacts(store: Store, dataset: DatasetConfig, console: Console) -> None:
+    table = Table("artifact", "rows", "dropped", "seconds", "folder", title=f"Artifacts of {dataset.name}")
+    for name in sorted({manifest.name for manifest in store.manifests(dataset.name)}):
+        artifact = store.get(dataset.name, name)
+        m = artifact.manifest
+        rows = f"{sum(m.rows_out.values()):,}"
+        table.add_row(m.reference, rows, f"{sum(m.dropped.values()):,}", f"{m.seconds:.1f}", _short(artifact.path))
+    console.print(table)
+    semantics = store.get(dataset.name, "semantics")
+    counts = semantics.scan().group_by("source", "model").agg(texts=pl.len()).sort("texts", descending=True).collect()
+    written = ", ".join(
+        f"{texts:,} {source}" + (f" by {model}" if model else "") for source, model, texts in counts.iter_rows()
+    )
+    console.print(f"Texts: {escape(written)}.\n")
+
+
+def _print_metrics(store: Store, dataset: DatasetConfig, console: Console) -> None:
+    rows = store.get(dataset.name, "evaluation").scan().filter(pl.col("group") == "all").collect()
+    first = rows.row(0, named=True)
+    title = f"Test: protocol {first['protocol']}, candidates {first['candidates']}, fit {first['fit']}"
+    shown = ["hr_10", "ndcg_10", "mrr"]
+    domains = [*dataset.domains, "macro"] if len(dataset.domains) > 1 else [*dataset.domains]
+    table = Table("model", *(f"{domain} {metric}" for domain in domains for metric in shown), title=title)
+    for model in rows["model"].unique(maintain_order=True):
+        values = {
+            (domain, metric): value
+            for domain, metric, value in rows.filter(pl.col("model") == model)
+            .select("domain", "metric", "value")
+            .iter_rows()
+        }
+        table.add_row(model, *(f"{values[domain, metric]:.4f}" for domain in domains for metric in shown))
+    console.print(table)
+    console.print("Made to show that the machinery works; one seed, no tuning on test.\n")
+
+
+def _print_user(store: Store, dataset: DatasetConfig, console: Console) -> None:
+    user, history, recommended = example_user(store, dataset.name)
+    console.print(f"[bold]User {user}[/]: the last {_SHOWN_EVENTS} events in each domain")
+    for domain in history["domain"].unique(maintain_order=True):
+        console.print(f"  {domain}")
+        for row in history.filter(pl.col("domain") == domain).iter_rows(named=True):
+            console.print(f"    {row['event_date']}  {row['item_id']}  {escape(row['title'][:80])}", highlight=False)
+    console.print(f"\n[bold]{_SHOWN_RECOMMENDATIONS} recommendations[/], with what the item's semantics say")
+    for row in recommended.iter_rows(named=True):
+        console.print(
+            f"  {row['domain']} {row['rank']}. {row['item_id']}  {escape(row['title'][:80])}  ({row['score']:.3f})",
+            highlight=False,
+        )
+        console.print(f"      why: {row['reason']}", style="dim", highlight=False)
+        if row["text_source"]:
+            source = row["text_source"] + (f" by {row['text_model']}" if row["text_model"] else "")
+            console.print(f"      {escape(source)}", style="dim", highlight=False)
+            console.print(f"        specific: {escape(row['specific_text'])}", style="dim", highlight=False)
+            console.print(f"        agnostic: {escape(row['agnostic_text'])}", style="dim", highlight=False)
+
+
+def example_user(store: Store, dataset: str) -> tuple[str, pl.DataFrame, pl.DataFrame]:
+    """Return a user with a history in every domain, the recent history, and the recommendations."""
+    with duckdb.connect() as connection:
+        views = {
+            "recommended": "recommendations",
+            "events": "interactions",
+            "catalogue": "items",
+            "texts": "semantics",
+        }
+        for view, name in views.items():
+            frame = store.get(dataset, name).scan().collect()
+            connection.register(view, frame.to_arrow())
+        (user,) = connection.execute(read_sql("report/example_user")).fetchall()[0]
+        history = connection.execute(read_sql("report/history"), {"user_id": user, "length": _SHOWN_EVENTS}).pl()
+        recommended = connection.execute(
+            read_sql("report/recommended"), {"user_id": user, "length": _SHOWN_RECOMMENDATIONS}
+        ).pl()
+    return user, history, recommended
+
+
+def _print_next(store: Store, dataset: DatasetConfig, console: Console) -> None:
+    beside = Path(sys.executable).with_name("duckdb")
+    program = _short(beside) if beside.exists() else (shutil.which("duckdb") or "duckdb")
+    catalog = _short(store.catalog)
+    user, _, _ = example_user(store, dataset.name)
+    queries = (
+        f"from recommendations where dataset = '{dataset.name}' and user_id = '{user}' order by domain, rank limit 10",
+        "select name, version, created_at, ndcg_10, inputs from artifacts where name in ('checkpoint', 'evaluation')",
+        f"select domain, view, source, count(*) from semantics where dataset = '{dataset.name}' group by all order by all",
+    )
+    console.print("\n[bold]Try next[/] (any DuckDB client reads the catalog)")
+    for query in queries:
+        console.print(f'  {program} {catalog} -c "{query}"', highlight=False, soft_wrap=True, markup=False)
+
+
+def _short(path: Path) -> str:
+    """Show a path from the working directory when that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)

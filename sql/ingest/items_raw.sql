@@ -1,0 +1,36 @@
+-- One row per raw item record of one file, judged.
+-- Reads: fields (the file's records as text).
+-- Parameters: $file_id.
+insert into items_raw
+with judged as (
+    select
+        fields.*,
+        nullif(trim(fields.item_id, e' \t\r\n'), '') as item,
+        coalesce(
+            fields.fault,
+            case when nullif(trim(fields.item_id, e' \t\r\n'), '') is null then 'no item_id' end
+        ) as reason
+    from fields
+)
+
+select
+    $file_id as file_number,
+    judged.line,
+    judged.item as item_id,
+    judged.title,
+    judged.brand,
+    judged.categories,
+    judged.description,
+    judged.price,
+    judged.reason,
+    case
+        when judged.reason is not null
+            then left(
+                coalesce(
+                    judged.record,
+                    cast(json_object('item_id', judged.item, 'title', judged.title) as varchar)
+                ),
+                500
+            )
+    end as record
+from judged

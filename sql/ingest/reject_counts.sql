@@ -1,0 +1,14 @@
+-- One row per table and reason of one domain's rejected records, with the first places.
+-- Parameters: $domain.
+select
+    rejected.table_name,
+    rejected.reason,
+    count(*) as records,
+    list(
+        rejected.file_path || ':' || rejected.line
+        order by rejected.file_path, rejected.line
+    )[:5] as places
+from rejected
+where rejected.domain = $domain
+group by rejected.table_name, rejected.reason
+order by rejected.table_name asc, records desc, rejected.reason asc

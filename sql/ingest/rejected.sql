@@ -1,0 +1,67 @@
+-- One row per raw record of one domain that was not accepted; a duplicate is shown by its columns.
+-- Reads: files (file_number, file_path).
+-- Parameters: $domain.
+insert into rejected
+with both_tables as (
+    select
+        'interactions' as table_name,
+        interactions_raw.file_number,
+        interactions_raw.line,
+        interactions_raw.reason,
+        interactions_raw.record
+    from interactions_raw
+    where interactions_raw.reason is not null
+    union all by name
+    select
+        'interactions' as table_name,
+        duplicate_events.file_number,
+        duplicate_events.line,
+        'duplicate event' as reason,
+        cast(
+            json_object(
+                'user_id', duplicate_events.user_id, 'item_id', duplicate_events.item_id,
+                'timestamp_s', duplicate_events.timestamp_s
+            ) as varchar
+        ) as record
+    from duplicate_events
+    union all by name
+    select
+        'items' as table_name,
+        items_raw.file_number,
+        items_raw.line,
+        items_raw.reason,
+        items_raw.record
+    from items_raw
+    where items_raw.reason is not null
+    union all by name
+    select
+        'items' as table_name,
+        duplicate_items.file_number,
+        duplicate_items.line,
+        'duplicate item' as reason,
+        cast(
+            json_object('item_id', duplicate_items.item_id, 'title', duplicate_items.title)
+            as varchar
+        ) as record
+    from duplicate_items
+),
+
+placed as (
+    select
+        both_tables.table_name,
+        files.file_path,
+        both_tables.line,
+        both_tables.reason,
+        both_tables.record
+    from both_tables
+    inner join files on both_tables.file_number = files.file_number
+)
+
+select
+    placed.table_name,
+    $domain as domain,
+    placed.file_path,
+    placed.line,
+    placed.reason,
+    left(placed.record, 500) as record
+from placed

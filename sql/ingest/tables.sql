@@ -1,0 +1,35 @@
+-- The tables of one domain's ingest.
+-- interactions_raw, items_raw: one row per raw record; reason is null for those accepted so far.
+-- rejected: one row per raw record that was not accepted, in all domains; made once.
+create or replace table interactions_raw (
+    file_number integer not null,
+    line bigint not null,
+    user_id varchar,
+    item_id varchar,
+    timestamp_s bigint,
+    rating double,
+    reason varchar,
+    record varchar
+);
+
+create or replace table items_raw (
+    file_number integer not null,
+    line bigint not null,
+    item_id varchar,
+    title varchar,
+    brand varchar,
+    categories varchar,
+    description varchar,
+    price varchar,
+    reason varchar,
+    record varchar
+);
+
+create table if not exists rejected (
+    table_name varchar not null,
+    domain varchar not null,
+    file_path varchar not null,
+    line bigint not null,
+    reason varchar not null,
+    record varchar
+);
