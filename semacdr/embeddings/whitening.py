@@ -47,7 +47,8 @@ def fit_whitening(vectors_ND: NDArray[np.float32], dim: int, floor: float) -> Wh
     centred_ND = vectors_ND - mean_D
     values_D, vectors_DD = np.linalg.eigh(centred_ND.T @ centred_ND / (num_items - 1))
     kept = np.argsort(values_D)[::-1][: min(dim, width, num_items - 1)]
-    scale_K = 1 / np.sqrt(np.maximum(values_D[kept], floor * values_D.mean() + np.finfo(np.float64).tiny))
+    # Identical vectors have no spread at all: rounding noise is not blown up to one.
+    scale_K = 1 / np.sqrt(np.maximum(values_D[kept], max(floor * values_D.mean(), 1e-12)))
     basis_DK = vectors_DD[:, kept]
     # An eigenvector's sign is arbitrary: fix it, so that every machine gives the same one.
     basis_DK = basis_DK * np.sign(basis_DK[np.abs(basis_DK).argmax(axis=0), np.arange(len(kept))])

@@ -15,7 +15,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -24,6 +24,9 @@ import pyarrow.parquet as pq
 
 from semacdr.dataset import Source
 from semacdr.errors import DataError, SemacdrError
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 BLOCK_BYTES = 4 * 2**20
 MAX_LINE_BYTES = 8 * 2**20
@@ -34,9 +37,7 @@ CSV_ROWS = 20_000
 CSV_MAX_SPAN = 1_000
 """Lines that one broken CSV record may swallow before the file counts as broken."""
 
-LINES = pa.schema(
-    [("line", pa.int64()), ("text", pa.string()), ("fault", pa.string()), ("record", pa.string())]
-)
+LINES = pa.schema([("line", pa.int64()), ("text", pa.string()), ("fault", pa.string()), ("record", pa.string())])
 
 Advance = Callable[[int], None]
 
@@ -85,7 +86,12 @@ def open_lines(path: Path, advance: Advance) -> RecordStream:
 def open_fields(path: Path, source: Source, columns: Sequence[str], advance: Advance) -> RecordStream:
     """Return the records of a CSV or Parquet file with the table's columns; unmapped ones are null."""
     schema = pa.schema(
-        [("line", pa.int64()), ("fault", pa.string()), ("record", pa.string()), *((name, pa.string()) for name in columns)]
+        [
+            ("line", pa.int64()),
+            ("fault", pa.string()),
+            ("record", pa.string()),
+            *((name, pa.string()) for name in columns),
+        ]
     )
     batches = _csv_batches if source.format == "csv" else _parquet_batches
     return RecordStream(schema, batches(path, source, schema, advance))
@@ -185,7 +191,7 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _csv_reader(path: Path, advance: Advance) -> csv._reader:
+def _csv_reader(path: Path, advance: Advance) -> Reader:
     """Read CSV over blocks: bad bytes become lone surrogates, so that the other records stay readable."""
     texts = (block.decode(errors="surrogateescape") for block in _blocks(path, advance))
     lines = itertools.chain.from_iterable(io.StringIO(text, newline="") for text in texts)
@@ -194,8 +200,10 @@ def _csv_reader(path: Path, advance: Advance) -> csv._reader:
 
 def _csv_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance) -> Iterator[pa.RecordBatch]:
     reader = _csv_reader(path, advance)
-    header = next(reader, [])
-    positions = [header.index(field) if (field := source.columns.get(name)) in header else None for name in schema.names[3:]]
+    header: list[str] = next(reader, [])
+    positions = [
+        header.index(field) if (field := source.columns.get(name)) in header else None for name in schema.names[3:]
+    ]
     record = 1
     while True:
         start = reader.line_num
@@ -219,7 +227,7 @@ def _csv_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance
             return
 
 
-def _csv_rows(reader: Iterator[list[str]]) -> tuple[list[list[str]], csv.Error | None]:
+def _csv_rows(reader: Reader) -> tuple[list[list[str]], csv.Error | None]:
     """Return the next rows, at most ``CSV_ROWS``, and the error that ended them early."""
     rows: list[list[str]] = []
     limit = csv.field_size_limit(MAX_LINE_BYTES)

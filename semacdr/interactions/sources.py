@@ -34,7 +34,7 @@ def sources(domain: Domain) -> list[tuple[str, InteractionSource | ItemSource]]:
 
 def matched_files(config: DatasetConfig, domain: str, source: Source) -> list[str]:
     """Return the files of a source, relative to the data set's folder, sorted, each once."""
-    files = set()
+    files = set[str]()
     for pattern in source.files:
         found = glob.glob(pattern, root_dir=config.folder, recursive=True)  # noqa: PTH207 (takes '..' and absolute paths)
         matched = [path for path in found if (config.folder / path).is_file()]

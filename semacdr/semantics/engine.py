@@ -35,7 +35,7 @@ class Decoding:
     temperature: float
     max_tokens: int
     repetition_penalty: float = 1.1
-    """vLLM's own field. Small models loop without it (SmolLM2-135M at temperature 0); servers that lack it ignore it."""
+    """vLLM's own field; others ignore it. Without it SmolLM2-135M loops at temperature 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class RequestRefusedError(EngineError):
 class Engine(Protocol):
     """Something that answers a chat by a JSON schema."""
 
-    async def generate(self, messages: Messages, schema: Mapping[str, Any], seed: int) -> Answer:
+    async def generate(self, messages: Messages, schema: Mapping[str, Any], seed: int, temperature: float) -> Answer:
         """Return the answer to one chat.
 
         Raises:
@@ -127,7 +127,7 @@ class OpenAiEngine:
     ) -> None:
         await self._client.aclose()
 
-    async def generate(self, messages: Messages, schema: Mapping[str, Any], seed: int) -> Answer:
+    async def generate(self, messages: Messages, schema: Mapping[str, Any], seed: int, temperature: float) -> Answer:
         """Return the answer to one chat; see ``Engine``."""
         started = time.monotonic()
         body = await self._post(
@@ -135,7 +135,7 @@ class OpenAiEngine:
             {
                 "model": self.model,
                 "messages": messages,
-                "temperature": self.decoding.temperature,
+                "temperature": temperature,
                 "max_tokens": self.decoding.max_tokens,
                 "repetition_penalty": self.decoding.repetition_penalty,
                 "seed": seed,
@@ -154,7 +154,7 @@ class OpenAiEngine:
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise EngineError(
                 "the LLM endpoint's answer is no chat completion",
-                found=f"{str(body):.300}",
+                found=f"{body!s:.300}",
                 expected="choices[0].message.content, as OpenAI's API has it",
                 do="check llm.urls: it must be the base URL of an OpenAI-compatible server, with /v1",
             ) from error
@@ -261,4 +261,4 @@ def _message(response: httpx.Response) -> str:
         message = error.get("message", error) if isinstance(error, dict) else error
     except (ValueError, AttributeError):
         message = response.text
-    return f"{str(message):.500}"
+    return f"{message!s:.500}"

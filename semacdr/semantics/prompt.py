@@ -66,9 +66,7 @@ class Prompt:
 
     def fingerprint(self, words: DomainWords) -> str:
         """Return the sha256 of the prompt as a domain's items see it."""
-        return fingerprint(
-            {"prompt": self.reference, "messages": self.messages(words, "$text"), "schema": self.schema}
-        )
+        return fingerprint({"prompt": self.reference, "messages": self.messages(words, "$text"), "schema": self.schema})
 
 
 def load_prompt(reference: str, folder: Path = FOLDER) -> Prompt:
@@ -97,7 +95,9 @@ def load_prompt(reference: str, folder: Path = FOLDER) -> Prompt:
         properties = set(prompt.schema["properties"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"{path} is no prompt", found=f"{type(error).__name__}: {error}", expected="name, version, system, user, schema"
+            f"{path} is no prompt",
+            found=f"{type(error).__name__}: {error}",
+            expected="name, version, system, user, schema",
         ) from error
     if prompt.reference != reference:
         raise ConfigError(f"{path} holds another prompt", found=prompt.reference, expected=reference)

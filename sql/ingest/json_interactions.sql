@@ -42,6 +42,7 @@ select
         when left(extracted.found[getvariable('positions').item_id], 1) not in ('{', '[', 't', 'f')
             then json_extract_string(extracted.found[getvariable('positions').item_id], '$')
     end as item_id,
-    json_extract_string(extracted.found[getvariable('positions').timestamp], '$') as timestamp,
+    json_extract_string(extracted.found[getvariable('positions').timestamp], '$')
+        as timestamp, -- noqa: RF04
     json_extract_string(extracted.found[getvariable('positions').rating], '$') as rating
 from extracted

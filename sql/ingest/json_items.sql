@@ -1,4 +1,4 @@
--- One row per line of a JSONL file that is not blank: the fields of an item as text, arrays as JSON.
+-- One row per line of a JSONL file that is not blank: an item's fields as text, arrays as JSON.
 -- Reads: lines, a stream that can be read only once; hence a view, which takes no $parameters.
 -- Variables: paths, JSON pointers of the mapped fields; positions, column -> its place in paths
 -- (null when unmapped).

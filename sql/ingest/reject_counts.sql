@@ -1,5 +1,5 @@
 -- One row per table and reason of one domain's rejected records, with the first places.
--- Parameters: $domain.
+-- Parameters: $domain_name.
 select
     rejected.table_name,
     rejected.reason,
@@ -9,6 +9,6 @@ select
         order by rejected.file_path, rejected.line
     )[:5] as places
 from rejected
-where rejected.domain = $domain
+where rejected.domain = $domain_name
 group by rejected.table_name, rejected.reason
 order by rejected.table_name asc, records desc, rejected.reason asc

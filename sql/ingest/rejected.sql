@@ -1,6 +1,5 @@
 -- One row per raw record of one domain that was not accepted; a duplicate is shown by its columns.
--- Reads: files (file_number, file_path).
--- Parameters: $domain.
+-- Parameters: $domain_name.
 insert into rejected
 with both_tables as (
     select
@@ -54,12 +53,15 @@ placed as (
         both_tables.reason,
         both_tables.record
     from both_tables
-    inner join files on both_tables.file_number = files.file_number
+    inner join files
+        on
+            both_tables.table_name = files.table_name
+            and both_tables.file_number = files.file_number
 )
 
 select
     placed.table_name,
-    $domain as domain,
+    $domain_name as domain, -- noqa: RF04
     placed.file_path,
     placed.line,
     placed.reason,

@@ -1,6 +1,7 @@
 -- The tables of one domain's ingest.
 -- interactions_raw, items_raw: one row per raw record; reason is null for those accepted so far.
 -- rejected: one row per raw record that was not accepted, in all domains; made once.
+-- files: one row per raw file of a table; numbers are by path.
 create or replace table interactions_raw (
     file_number integer not null,
     line bigint not null,
@@ -32,4 +33,10 @@ create table if not exists rejected (
     line bigint not null,
     reason varchar not null,
     record varchar
+);
+
+create or replace table files (
+    table_name varchar not null,
+    file_number integer not null,
+    file_path varchar not null
 );

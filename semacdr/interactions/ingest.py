@@ -1,0 +1,234 @@
+"""The ingest stage: raw logs and item files to interactions, items and rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import structlog
+
+from semacdr.dataset import DatasetConfig
+from semacdr.errors import DataError
+from semacdr.interactions.sources import matched_files, sources
+from semacdr.interactions.staging import database, stage
+from semacdr.interactions.text import MAX_DESCRIPTION, clean, item_text, price, text_hash
+from semacdr.manifest import Facts
+from semacdr.progress import Progress
+from semacdr.settings import DuckDbSettings
+from semacdr.sql_files import read_sql
+
+log = structlog.get_logger()
+
+ROWS_PER_GROUP = 100_000
+
+INTERACTIONS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("domain", pa.string()),
+        ("item_id", pa.string()),
+        ("timestamp_s", pa.int64()),
+        ("rating", pa.float64()),
+    ]
+)
+ITEMS = pa.schema(
+    [
+        ("domain", pa.string()),
+        ("item_id", pa.string()),
+        ("title", pa.string()),
+        ("brand", pa.string()),
+        ("categories", pa.string()),
+        ("description", pa.string()),
+        ("price", pa.float64()),
+        ("text", pa.string()),
+        ("text_hash", pa.string()),
+        ("has_metadata", pa.bool_()),
+        ("has_text", pa.bool_()),
+    ]
+)
+REJECTS = pa.schema(
+    [
+        ("table", pa.string()),
+        ("domain", pa.string()),
+        ("file", pa.string()),
+        ("line", pa.int64()),
+        ("reason", pa.string()),
+        ("record", pa.string()),
+    ]
+)
+
+
+def ingest(config: DatasetConfig, outputs: Mapping[str, Path], limits: DuckDbSettings, progress: Progress) -> Facts:
+    """Write the accepted events, the items and the rejected records of every domain.
+
+    Args:
+        config: the data set.
+        outputs: the folders of ``interactions``, ``items`` and ``rejects``.
+        limits: of DuckDB; its working files lie in the folder of ``interactions`` and are removed.
+        progress: counts bytes read.
+
+    Returns:
+        Records read, rejected records by table and reason, and counts per domain.
+
+    Raises:
+        ConfigError: a pattern matches nothing, a mapped field exists in no record, or the memory limit is wrong.
+        DataError: a file is broken, more records are rejected than ``filters.max_reject_share`` allows, or a domain
+            has no accepted event.
+    """
+    # Every pattern is looked at before the first file is read.
+    files = {
+        (domain, table): matched_files(config, domain, source)
+        for domain, branch in sorted(config.domains.items())
+        for table, source in sources(branch)
+    }
+    size = sum((config.folder / file).stat().st_size for matched in files.values() for file in matched)
+    rows_in, dropped, details = 0, dict[str, int](), dict[str, Any]()
+    with database(limits, outputs["interactions"]) as connection, progress.task("ingest", total=size) as task:
+        for domain, branch in sorted(config.domains.items()):
+            connection.execute(read_sql("ingest/tables"))
+            numbered = {table: _numbered(connection, table, files[domain, table]) for table, _ in sources(branch)}
+            for table, source in sources(branch):
+                stage(connection, config, domain, table, source, numbered[table], task.advance)
+            records = _find_rejects(connection, domain)
+            rejected = _judge(connection, config, domain, records)
+            for reason, count in rejected.items():
+                dropped[reason] = dropped.get(reason, 0) + count
+            rows_in += sum(records.values())
+            details[domain] = _write_domain(connection, domain, outputs)
+            log.info(
+                "ingested", dataset=config.name, domain=domain, rows_in=records, dropped=rejected, **details[domain]
+            )
+        outputs["rejects"].mkdir(parents=True, exist_ok=True)
+        _write(outputs["rejects"] / "rejects.parquet", REJECTS, _query(connection, "ingest/rejects", {}))
+    return Facts(rows_in=rows_in, dropped=dict(sorted(dropped.items())), details={"domains": details})
+
+
+def _numbered(connection: duckdb.DuckDBPyConnection, table: str, files: list[str]) -> dict[int, str]:
+    """Give the files of a source their numbers, by which "the first record" is meant."""
+    numbered = dict(enumerate(files))
+    for number, file in numbered.items():
+        connection.execute(
+            "insert into files values ($table, $number, $file)", {"table": table, "number": number, "file": file}
+        )
+    return numbered
+
+
+def _find_rejects(connection: duckdb.DuckDBPyConnection, domain: str) -> dict[str, int]:
+    """Put every rejected record of the domain into ``rejected``; return the records of each table."""
+    connection.execute(read_sql("ingest/duplicate_events"))
+    connection.execute(read_sql("ingest/duplicate_items"))
+    connection.execute(read_sql("ingest/events"))
+    connection.execute(read_sql("ingest/rejected"), {"domain_name": domain})
+    interactions, items = connection.execute(read_sql("ingest/record_counts")).fetchall()[0]
+    return {"interactions": interactions, "items": items}
+
+
+def _judge(
+    connection: duckdb.DuckDBPyConnection, config: DatasetConfig, domain: str, records: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the domain's rejected records by table and reason.
+
+    Raises:
+        DataError: there are too many of them, or no event is left.
+    """
+    found = connection.execute(read_sql("ingest/reject_counts"), {"domain_name": domain}).fetchall()
+    place = f"data set {config.name}, domain {domain}"
+    for table, count in records.items():
+        reasons = [(reason, rejected, places) for name, reason, rejected, places in found if name == table]
+        total = sum(rejected for _, rejected, _ in reasons)
+        if count and total / count > config.filters.max_reject_share:
+            raise DataError(
+                f"{place}: {total} of {count} {table} records are rejected ({total / count:.1%})",
+                found="\n            ".join(
+                    f"{reason}: {rejected} ({', '.join(at)})" for reason, rejected, at in reasons
+                ),
+                expected=f"at most {config.filters.max_reject_share:.1%} (filters.max_reject_share)",
+                do="mend the files, the columns or time_format of this domain, or allow more",
+            )
+    reject_counts = {f"{table}: {reason}": count for table, reason, count, _ in found}
+    if records["interactions"] == sum(count for table, _, count, _ in found if table == "interactions"):
+        raise DataError(
+            f"{place}: no event is accepted",
+            found=f"{records['interactions']} records in {', '.join(config.domains[domain].interactions.files)}; "
+            f"rejected {reject_counts}",
+            expected="at least one event",
+            do="mend the files, or leave the domain out",
+        )
+    return reject_counts
+
+
+def _write_domain(connection: duckdb.DuckDBPyConnection, domain: str, outputs: Mapping[str, Path]) -> dict[str, Any]:
+    _write(
+        _part(outputs["interactions"], "interactions", domain),
+        INTERACTIONS,
+        _query(connection, "ingest/interactions", {"domain_name": domain}),
+    )
+    events, users, first, last = connection.execute(read_sql("ingest/domain_counts")).fetchall()[0]
+    tally = {"items": 0, "items_with_text": 0, "events_with_text": 0}
+    batches = _query(connection, "ingest/items", {})
+    _write(_part(outputs["items"], "items", domain), ITEMS, _cleaned(batches, domain, tally))
+    share = round(tally.pop("events_with_text") / events, 6)
+    return {
+        "events": events,
+        "users": users,
+        **tally,
+        "event_share_with_text": share,
+        "first_timestamp_s": first,
+        "last_timestamp_s": last,
+    }
+
+
+def _cleaned(batches: Iterable[pa.RecordBatch], domain: str, tally: dict[str, int]) -> Iterator[pa.RecordBatch]:
+    """Yield the items with clean texts; counts them in ``tally``."""
+    for batch in batches:
+        rows = [_item(row, domain) for row in batch.to_pylist()]
+        tally["items"] += len(rows)
+        tally["items_with_text"] += sum(row["has_text"] for row in rows)
+        events = batch.column("num_events").to_pylist()
+        tally["events_with_text"] += sum(count for count, row in zip(events, rows, strict=True) if row["has_text"])
+        yield pa.RecordBatch.from_pylist(rows, schema=ITEMS)
+
+
+def _item(raw: Mapping[str, Any], domain: str) -> dict[str, Any]:
+    title, brand = clean(raw["title"]), clean(raw["brand"])
+    categories, description = clean(raw["categories"], joiner=" > "), clean(raw["description"])
+    description = description and description[:MAX_DESCRIPTION].rstrip()
+    text = item_text(title, brand, categories, description)
+    return {
+        "domain": domain,
+        "item_id": raw["item_id"],
+        "title": title,
+        "brand": brand,
+        "categories": categories,
+        "description": description,
+        "price": price(raw["price"]),
+        "text": text,
+        "text_hash": text_hash(text),
+        "has_metadata": raw["has_metadata"],
+        "has_text": text is not None,
+    }
+
+
+def _part(folder: Path, table: str, domain: str) -> Path:
+    path = folder / table / f"domain={domain}" / "part-0.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _query(connection: duckdb.DuckDBPyConnection, name: str, parameters: Mapping[str, object]) -> pa.RecordBatchReader:
+    return connection.sql(read_sql(name), params=parameters or None).to_arrow_reader(ROWS_PER_GROUP)
+
+
+def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write row groups of one size: DuckDB's own batches depend on its threads, the file must not."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        waiting = schema.empty_table()
+        for batch in batches:
+            waiting = pa.concat_tables([waiting, pa.table(batch).cast(schema)])
+            while len(waiting) >= ROWS_PER_GROUP:
+                writer.write_table(waiting.slice(0, ROWS_PER_GROUP).combine_chunks())
+                waiting = waiting.slice(ROWS_PER_GROUP)
+        writer.write_table(waiting.combine_chunks())

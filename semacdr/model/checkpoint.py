@@ -1,0 +1,243 @@
+"""The checkpoint: weights, config and vocabulary in a folder, loaded with one call and no training code.
+
+    model.safetensors    parameters, and what the model knows of items (domain, support, text vectors in half precision)
+    config.json          the preset with its overrides, the history's length, versions
+    vocabulary.parquet   domain, item_id, item_index
+
+Nothing is pickled.
+"""
+# ruff: noqa: N806
+# Shapes: I1 items and the padding.
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from semacdr.errors import DataError, StoreError, close_names, examples
+from semacdr.model.config import ModelConfig
+from semacdr.model.histories import Events, IntArray, Queries, query_batches
+from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors
+from semacdr.model.semacdr import SemaCdrModel, UserStates
+from semacdr.model.vocabulary import COLUMNS, Vocabulary
+from semacdr.tables import CONTRACT_VERSION
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
+_REDO = "restore the artifact, or run the training stage again"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to score."""
+
+    model: SemaCdrModel
+    config: ModelConfig
+    vocabulary: Vocabulary
+    items: ItemVectors
+    """All items, by ``item_index``; row 0 pads and is zero."""
+    max_length: int
+    """Events of a history that the model looks back on."""
+    details: Mapping[str, Any]
+    """What training wrote down, such as ``best_epoch``."""
+
+    @torch.inference_mode()
+    def user_states(self, events: Events, queries: Queries, batch_size: int = 512) -> UserStates:
+        """Return the users' vectors at the queries, in their order."""
+        return user_states(self.model, self.items, events, queries, max_length=self.max_length, batch_size=batch_size)
+
+    @torch.inference_mode()
+    def scores(self, states: UserStates, chosen: IntArray, domain: int) -> Tensor:
+        """Return scores of all items of a domain for some of the queries."""
+        start, stop = self.vocabulary.bounds[domain]
+        return states.vector_QD[torch.from_numpy(chosen)] @ self.items.vector_RD[start:stop].T
+
+    def check_items(self, items: pl.DataFrame) -> None:
+        """Refuse an ``items`` table with other items than the model's.
+
+        Raises:
+            DataError: an item is on one side only.
+        """
+        found, known = items.select("domain", "item_id").unique(), self.vocabulary.table.select("domain", "item_id")
+        new = found.join(known, on=["domain", "item_id"], how="anti").sort("domain", "item_id")
+        gone = known.join(found, on=["domain", "item_id"], how="anti").sort("domain", "item_id")
+        if new.is_empty() and gone.is_empty():
+            return
+        shown = examples("/".join(row) for row in pl.concat([new, gone]).head(6).rows())
+        raise DataError(
+            "items and checkpoint do not belong together",
+            found=f"{new.height} items that the checkpoint lacks, {gone.height} that only it has, such as {shown}",
+            expected=f"the {known.height} items of the checkpoint",
+            do="use the items that the checkpoint was made from, or run the training stage again",
+        )
+
+
+def user_states(  # noqa: PLR0913
+    model: SemaCdrModel, items: ItemVectors, events: Events, queries: Queries, *, max_length: int, batch_size: int = 512
+) -> UserStates:
+    """Return the users' vectors at the queries, in their order; batched by length."""
+    device = items.vector_RD.device
+    vector_QD = torch.zeros(len(queries), items.vector_RD.shape[1])
+    weight_Q3 = torch.zeros(len(queries), 3)
+    for chosen, batch in query_batches(events, queries, max_length, batch_size):
+        states = model.user_states(items.vector_RD, batch.to(device))
+        vector_QD[torch.from_numpy(chosen)] = states.vector_QD.cpu()
+        weight_Q3[torch.from_numpy(chosen)] = states.weight_Q3.cpu()
+    return UserStates(vector_QD, weight_Q3)
+
+
+@torch.inference_mode()
+def encode_all_items(model: SemaCdrModel) -> ItemVectors:
+    """Return the vectors of every item by ``item_index``; the padding's row is zero."""
+    model.eval()
+    items: ItemVectors = model.items(torch.arange(len(model.items.domain_I1)))
+    items.vector_RD[0], items.weight_R3[0] = 0, 0
+    return items
+
+
+def save_checkpoint(  # noqa: PLR0913
+    folder: Path,
+    model: SemaCdrModel,
+    vocabulary: Vocabulary,
+    *,
+    max_length: int,
+    details: Mapping[str, Any],
+) -> None:
+    """Write a model into a folder; the store makes the publication atomic."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (value.half() if name.endswith("_text") else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    save_file(tensors, folder / WEIGHTS_FILE)
+    record = {
+        "format_version": FORMAT_VERSION,
+        "contract_version": CONTRACT_VERSION,
+        "model": model.config.model_dump(mode="json"),
+        "max_length": max_length,
+        "domains": list(vocabulary.domains),
+        "num_items": vocabulary.num_items,
+        "details": dict(details),
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    vocabulary.table.write_parquet(folder / VOCABULARY_FILE)
+
+
+def load_checkpoint(folder: Path, device: str = "cpu") -> LoadedModel:
+    """Load a model in evaluation mode, its item vectors computed once.
+
+    Raises:
+        StoreError: a file is missing or broken, of another version, or does not fit the others; the message says which.
+    """
+    record = _read_config(folder / CONFIG_FILE)
+    try:
+        config = ModelConfig.model_validate(record["model"])
+    except ValidationError as error:
+        unknown = [str(detail["loc"][-1]) for detail in error.errors() if detail["type"] == "extra_forbidden"]
+        raise StoreError(
+            f"{folder / CONFIG_FILE}: the model's config does not fit this version of SemaCDR",
+            found=f"unknown {unknown[0]}, {close_names(unknown[0], ModelConfig.model_fields)}" if unknown else error,
+            do=_REDO,
+        ) from error
+    vocabulary = _read_vocabulary(folder / VOCABULARY_FILE, record)
+    tensors = _read_tensors(folder / WEIGHTS_FILE)
+    model = _build(folder / WEIGHTS_FILE, config, vocabulary, tensors)
+    model.to(device)
+    return LoadedModel(
+        model=model,
+        config=config,
+        vocabulary=vocabulary,
+        items=encode_all_items(model),
+        max_length=int(record["max_length"]),
+        details=record["details"],
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read", found=error, do=_REDO) from error
+    for key, known in (("format_version", FORMAT_VERSION), ("contract_version", CONTRACT_VERSION)):
+        if not isinstance(record, dict) or record.get(key) != known:
+            found = record.get(key) if isinstance(record, dict) else type(record).__name__
+            raise StoreError(
+                f"{path}: {key} is another than this version of SemaCDR reads", found=found, expected=known, do=_REDO
+            )
+    missing = {"model", "max_length", "domains", "num_items", "details"} - set(record)
+    if missing:
+        raise StoreError(f"{path} lacks {', '.join(sorted(missing))}", do=_REDO)
+    return record
+
+
+def _read_vocabulary(path: Path, record: Mapping[str, Any]) -> Vocabulary:
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StoreError(f"{path} cannot be read", found=error, do=_REDO) from error
+    if tuple(table.columns) != COLUMNS or table["item_index"].to_list() != list(range(1, table.height + 1)):
+        raise StoreError(f"{path} is no vocabulary", found=table.columns, expected="items counted from 1", do=_REDO)
+    vocabulary = Vocabulary(table)
+    found = (vocabulary.num_items, list(vocabulary.domains))
+    expected = (record["num_items"], record["domains"])
+    if found != expected:
+        raise StoreError(
+            f"{path} does not fit {CONFIG_FILE}",
+            found=f"{found[0]} items of {', '.join(found[1])}",
+            expected=f"{expected[0]} items of {', '.join(expected[1])}",
+            do=_REDO,
+        )
+    return vocabulary
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path} cannot be read", found=error, do=_REDO) from error
+    return {name: value.float() if name.endswith("_text") else value for name, value in tensors.items()}
+
+
+def _build(
+    path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Mapping[str, Tensor]
+) -> SemaCdrModel:
+    text_tensors = [f"items.{view}_{kind}" for view in TEXT_VIEWS if view in config.views for kind in ("text", "present")]
+    missing = [name for name in ("items.domain_I1", "items.support_I1", *text_tensors) if name not in tensors]
+    if missing:
+        raise StoreError(f"{path} lacks tensors", found=examples(missing), do=_REDO)
+    rows = {name: len(tensors[name]) for name in ("items.support_I1", *text_tensors)}
+    wrong = {name: size for name, size in rows.items() if size != vocabulary.num_items + 1}
+    if wrong:
+        raise StoreError(
+            f"{path} does not fit {VOCABULARY_FILE}",
+            found=", ".join(f"{name} has {size} rows" for name, size in wrong.items()),
+            expected=f"{vocabulary.num_items + 1}: the items and the padding",
+            do=_REDO,
+        )
+    text = {
+        view: (tensors[f"items.{view}_text"], tensors[f"items.{view}_present"])
+        for view in TEXT_VIEWS
+        if view in config.views
+    }
+    catalogue = Catalogue(
+        domain_I1=torch.from_numpy(vocabulary.domain_of_item),
+        support_I1=tensors["items.support_I1"],
+        text=text,
+        num_domains=len(vocabulary.domains),
+    )
+    model = SemaCdrModel(config, catalogue)
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise StoreError(f"{path} does not fit {CONFIG_FILE}", found=error, do=_REDO) from error
+    if not torch.equal(model.items.domain_I1, torch.from_numpy(vocabulary.domain_of_item)):
+        raise StoreError(f"{path} does not fit {VOCABULARY_FILE}: items lie in other domains", do=_REDO)
+    return model.eval()

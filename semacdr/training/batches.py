@@ -1,0 +1,114 @@
+"""Training batches: each event is a position to be predicted from what lies strictly before it in time."""
+# ruff: noqa: N806
+# Shapes: W windows, P positions, Q queries of a batch.
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from semacdr.model.histories import Events, HistoryBatch, IntArray, padded
+
+SECONDS_PER_DAY = 86_400
+POOL_BATCHES = 16
+"""Windows are shuffled, then sorted by length within pools of so many batches: little padding, still random."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of histories, and the positions that each of them predicts.
+
+    A history longer than ``max_length`` is read in windows that overlap by half, so that every event is predicted
+    once, from at least half a window unless it stands at the start.
+    """
+
+    first: IntArray
+    stop: IntArray
+    position_offsets: IntArray
+    """Window ``w`` predicts the positions at ``position_offsets[w]:position_offsets[w + 1]``."""
+    event: IntArray
+    """The event that each position predicts."""
+    seen: IntArray
+    """The last event that it may see, counted from the window's first; -1: none."""
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def training_windows(events: Events, max_length: int) -> Windows:
+    """Cut all users' histories into windows."""
+    overlap = max_length // 2
+    before = events.first_of_its_time() - 1
+    first, stop, event, seen, counts = [], [], [], [], []
+    for user_first, user_stop in zip(events.offsets[:-1].tolist(), events.offsets[1:].tolist(), strict=True):
+        start = user_first
+        while start < user_stop:
+            end = min(start + max_length, user_stop)
+            targets = np.arange(start if start == user_first else start + overlap, end)
+            last_seen = np.maximum(before[targets] - start, -1)
+            if start > user_first:
+                # A whole overlap of one timestamp hides the history; such a position would learn from nothing.
+                targets, last_seen = targets[last_seen >= 0], last_seen[last_seen >= 0]
+            first.append(start)
+            stop.append(end)
+            event.append(targets)
+            seen.append(last_seen)
+            counts.append(len(targets))
+            if end == user_stop:
+                break
+            start += max(1, max_length - overlap)
+    return Windows(
+        first=np.array(first, np.int64),
+        stop=np.array(stop, np.int64),
+        position_offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        event=np.concatenate([*event, np.zeros(0, np.int64)]),
+        seen=np.concatenate([*seen, np.zeros(0, np.int64)]),
+    )
+
+
+def position_weights(events: Events, half_life_days: float | None) -> npt.NDArray[np.float32]:
+    """Return the weight of each event as a target: halved for each half-life before the newest event; mean 1."""
+    if half_life_days is None or not len(events.time_s):
+        return np.ones(len(events.time_s), np.float32)
+    age_days = (events.time_s.max() - events.time_s) / SECONDS_PER_DAY
+    weight = 0.5 ** (age_days / half_life_days)
+    return (weight / weight.mean()).astype(np.float32)
+
+
+def epoch_batches(
+    events: Events, windows: Windows, batch_users: int, rng: np.random.Generator
+) -> Iterator[tuple[HistoryBatch, IntArray]]:
+    """Yield an epoch's batches in random order, windows of like length together.
+
+    Yields:
+        A batch, and the event that each of its queries predicts.
+    """
+    length = windows.stop - windows.first
+    order = rng.permutation(len(windows))
+    pool = batch_users * POOL_BATCHES
+    batches = []
+    for start in range(0, len(order), pool):
+        pooled = order[start : start + pool]
+        pooled = pooled[np.argsort(length[pooled], kind="stable")]
+        batches += [pooled[at : at + batch_users] for at in range(0, len(pooled), batch_users)]
+    for which in rng.permutation(len(batches)):
+        chosen = batches[which]
+        yield _batch(events, windows, chosen)
+
+
+def _batch(events: Events, windows: Windows, chosen: IntArray) -> tuple[HistoryBatch, IntArray]:
+    start, stop = windows.position_offsets[chosen], windows.position_offsets[chosen + 1]
+    row = np.repeat(np.arange(len(chosen)), stop - start)
+    position = np.concatenate([np.arange(one, other) for one, other in zip(start, stop, strict=True)])
+    event = windows.event[position]
+    batch = padded(
+        events,
+        windows.first[chosen],
+        windows.stop[chosen],
+        row=row,
+        position=windows.seen[position],
+        domain=events.domain[event],
+        time_s=events.time_s[event],
+    )
+    return batch, event
