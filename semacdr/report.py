@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from semacdr.database import read_sql
 from semacdr.dataset import DatasetConfig
-from semacdr.sql_files import read_sql
 from semacdr.store import Store
 
 _SHOWN_EVENTS = 5
@@ -113,7 +113,7 @@ def _print_next(store: Store, dataset: DatasetConfig, console: Console) -> None:
     queries = (
         f"from recommendations where dataset = '{dataset.name}' and user_id = '{user}' order by domain, rank limit 10",
         "select name, version, created_at, ndcg_10, inputs from artifacts where name in ('checkpoint', 'evaluation')",
-        f"select domain, view, source, count(*) from semantics where dataset = '{dataset.name}' group by all order by all",
+        f"select view, source, count(*) from semantics where dataset = '{dataset.name}' group by all order by all",
     )
     console.print("\n[bold]Try next[/] (any DuckDB client reads the catalog)")
     for query in queries:

@@ -8,18 +8,17 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import structlog
 
+from semacdr.database import read_sql, work_database, write_parquet
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import DataError
 from semacdr.interactions.sources import matched_files, sources
-from semacdr.interactions.staging import database, stage
+from semacdr.interactions.staging import stage
 from semacdr.interactions.text import MAX_DESCRIPTION, clean, item_text, price, text_hash
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
 from semacdr.settings import DuckDbSettings
-from semacdr.sql_files import read_sql
 
 log = structlog.get_logger()
 
@@ -86,7 +85,7 @@ def ingest(config: DatasetConfig, outputs: Mapping[str, Path], limits: DuckDbSet
     }
     size = sum((config.folder / file).stat().st_size for matched in files.values() for file in matched)
     rows_in, dropped, details = 0, dict[str, int](), dict[str, Any]()
-    with database(limits, outputs["interactions"]) as connection, progress.task("ingest", total=size) as task:
+    with work_database(limits, outputs["interactions"]) as connection, progress.task("ingest", total=size) as task:
         for domain, branch in sorted(config.domains.items()):
             connection.execute(read_sql("ingest/tables"))
             numbered = {table: _numbered(connection, table, files[domain, table]) for table, _ in sources(branch)}
@@ -102,7 +101,8 @@ def ingest(config: DatasetConfig, outputs: Mapping[str, Path], limits: DuckDbSet
                 "ingested", dataset=config.name, domain=domain, rows_in=records, dropped=rejected, **details[domain]
             )
         outputs["rejects"].mkdir(parents=True, exist_ok=True)
-        _write(outputs["rejects"] / "rejects.parquet", REJECTS, _query(connection, "ingest/rejects", {}))
+        rejects = _query(connection, "ingest/rejects", {})
+        write_parquet(outputs["rejects"] / "rejects.parquet", REJECTS, rejects, ROWS_PER_GROUP)
     return Facts(rows_in=rows_in, dropped=dict(sorted(dropped.items())), details={"domains": details})
 
 
@@ -161,15 +161,16 @@ def _judge(
 
 
 def _write_domain(connection: duckdb.DuckDBPyConnection, domain: str, outputs: Mapping[str, Path]) -> dict[str, Any]:
-    _write(
+    write_parquet(
         _part(outputs["interactions"], "interactions", domain),
         INTERACTIONS,
         _query(connection, "ingest/interactions", {"domain_name": domain}),
+        ROWS_PER_GROUP,
     )
     events, users, first, last = connection.execute(read_sql("ingest/domain_counts")).fetchall()[0]
     tally = {"items": 0, "items_with_text": 0, "events_with_text": 0}
     batches = _query(connection, "ingest/items", {})
-    _write(_part(outputs["items"], "items", domain), ITEMS, _cleaned(batches, domain, tally))
+    write_parquet(_part(outputs["items"], "items", domain), ITEMS, _cleaned(batches, domain, tally), ROWS_PER_GROUP)
     share = round(tally.pop("events_with_text") / events, 6)
     return {
         "events": events,
@@ -220,15 +221,3 @@ def _part(folder: Path, table: str, domain: str) -> Path:
 
 def _query(connection: duckdb.DuckDBPyConnection, name: str, parameters: Mapping[str, object]) -> pa.RecordBatchReader:
     return connection.sql(read_sql(name), params=parameters or None).to_arrow_reader(ROWS_PER_GROUP)
-
-
-def _write(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write row groups of one size: DuckDB's own batches depend on its threads, the file must not."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        waiting = schema.empty_table()
-        for batch in batches:
-            waiting = pa.concat_tables([waiting, pa.table(batch).cast(schema)])
-            while len(waiting) >= ROWS_PER_GROUP:
-                writer.write_table(waiting.slice(0, ROWS_PER_GROUP).combine_chunks())
-                waiting = waiting.slice(ROWS_PER_GROUP)
-        writer.write_table(waiting.combine_chunks())

@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import duckdb
 
+from semacdr.database import read_sql
 from semacdr.dataset import DatasetConfig, Filters, InteractionSource, Source
 from semacdr.errors import ConfigError, close_names
 from semacdr.interactions.records import Advance, field_names, open_fields, open_lines
-from semacdr.settings import DuckDbSettings
-from semacdr.sql_files import read_sql
 
 COLUMNS = {
     "interactions": ("user_id", "item_id", "timestamp", "rating"),
     "items": ("item_id", "title", "brand", "categories", "description", "price"),
 }
 REQUIRED = {"interactions": {"user_id", "item_id", "timestamp"}, "items": {"item_id"}}
-
-
-@contextmanager
-def database(limits: DuckDbSettings, parent: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an empty database in a folder of its own below ``parent``; both are gone at the end.
-
-    Raises:
-        ConfigError: the memory limit is no size, or too small for the work.
-    """
-    parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=parent, prefix=".work-") as folder:
-        settings: dict[str, Any] = {"memory_limit": limits.memory_limit, "temp_directory": f"{folder}/spill"}
-        if limits.threads is not None:
-            settings["threads"] = limits.threads
-        try:
-            connection = duckdb.connect(f"{folder}/work.duckdb", config=settings)
-        except duckdb.Error as error:
-            raise ConfigError(
-                f"DuckDB does not start with memory_limit {limits.memory_limit!r}",
-                found=error,
-                expected="a size such as '2GB'",
-                do="mend duckdb.memory_limit in the settings",
-            ) from error
-        try:
-            connection.execute("set timezone = 'UTC'")
-            yield connection
-        except duckdb.OutOfMemoryException as error:
-            raise ConfigError(
-                "DuckDB ran out of memory", found=error, do="raise duckdb.memory_limit, or lower duckdb.threads"
-            ) from error
-        finally:
-            connection.close()
 
 
 def stage(

@@ -1,5 +1,5 @@
 """Interactions to one time-ordered history per user, marked by the global temporal split."""
 
-from semacdr.sequences.build import build
+from semacdr.sequences.histories import build
 
 __all__ = ["build"]

@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from semacdr import tables
+from semacdr.database import SQL_FOLDER
 from semacdr.manifest import Manifest, canonical_json
-from semacdr.sql_files import SQL_FOLDER
 
 if TYPE_CHECKING:
     from semacdr.store.store import Store

@@ -59,12 +59,15 @@ select
             then left(
                 coalesce(
                     judged.record,
-                    cast(
-                        json_object(
-                            'user_id', judged.user_id, 'item_id', judged.item_id,
-                            'timestamp', judged.time_text, 'rating', judged.rating_text
-                        ) as varchar
-                    )
+                    case
+                        when judged.fault is null
+                            then cast(
+                                json_object(
+                                    'user_id', judged.user_id, 'item_id', judged.item_id,
+                                    'timestamp', judged.time_text, 'rating', judged.rating_text
+                                ) as varchar
+                            )
+                    end
                 ),
                 500
             )

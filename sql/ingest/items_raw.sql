@@ -28,7 +28,13 @@ select
             then left(
                 coalesce(
                     judged.record,
-                    cast(json_object('item_id', judged.item, 'title', judged.title) as varchar)
+                    case
+                        when judged.fault is null
+                            then cast(
+                                json_object('item_id', judged.item, 'title', judged.title)
+                                as varchar
+                            )
+                    end
                 ),
                 500
             )

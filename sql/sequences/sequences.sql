@@ -1,5 +1,5 @@
--- One row per event, users together, each user's events in order. Python folds them into one row per
--- user, because lists do not spill to disk and sorted rows do.
+-- One row per event, users together, each user's events in order. Python folds them into one row
+-- per user, because lists do not spill to disk and sorted rows do.
 select
     marked_events.user_id,
     marked_events.domain,

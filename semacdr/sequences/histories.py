@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import structlog
 
+from semacdr.database import read_sql, work_database, write_parquet
 from semacdr.dataset import Split
-from semacdr.errors import ConfigError, DataError
+from semacdr.errors import DataError
 from semacdr.manifest import Facts
 from semacdr.settings import DuckDbSettings
-from semacdr.sql_files import read_sql
 from semacdr.tables import Part, table_files
 
 log = structlog.get_logger()
@@ -62,7 +58,7 @@ def build(split: Split, interactions: Path, output: Path, limits: DuckDbSettings
         ConfigError: the memory limit is wrong or too small.
         DataError: the split leaves no training events, or no targets for validation or test.
     """
-    with _database(limits, output) as connection:
+    with work_database(limits, output) as connection:
         files = [str(file) for file in table_files(interactions, "interactions")]
         connection.read_parquet(files, hive_partitioning=False).create_view("interactions")
         quantiles = {"validation_quantile": split.validation_quantile, "test_quantile": split.test_quantile}
@@ -73,7 +69,7 @@ def build(split: Split, interactions: Path, output: Path, limits: DuckDbSettings
         _demand_parts(split, counts)
         overlap = connection.execute(read_sql("sequences/overlap")).fetchall()
         events = connection.sql(read_sql("sequences/sequences")).to_arrow_reader(EVENTS_PER_BATCH)
-        _write(output / "sequences.parquet", _folded(events))
+        write_parquet(output / "sequences.parquet", SEQUENCES, _folded(events), USERS_PER_GROUP)
     num_events = sum(row[2] for row in counts)
     details: dict[str, Any] = {
         **cuts,
@@ -142,42 +138,3 @@ def _fold(events: pa.Table, starts: np.ndarray[Any, np.dtype[np.int64]]) -> pa.T
         chunk = values.chunk(0) if values.num_chunks else pa.array([], values.type)
         columns[plural] = pa.ListArray.from_arrays(offsets, chunk)
     return pa.table(columns).cast(SEQUENCES)
-
-
-def _write(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write row groups of one size: DuckDB's own batches depend on its threads, the file must not."""
-    with pq.ParquetWriter(path, SEQUENCES, compression="zstd") as writer:
-        waiting = SEQUENCES.empty_table()
-        for table in tables:
-            waiting = pa.concat_tables([waiting, table])
-            while len(waiting) >= USERS_PER_GROUP:
-                writer.write_table(waiting.slice(0, USERS_PER_GROUP).combine_chunks())
-                waiting = waiting.slice(USERS_PER_GROUP)
-        writer.write_table(waiting.combine_chunks())
-
-
-@contextmanager
-def _database(limits: DuckDbSettings, parent: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an empty database in a folder of its own below ``parent``; both are gone at the end."""
-    parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=parent, prefix=".work-") as folder:
-        settings: dict[str, Any] = {"memory_limit": limits.memory_limit, "temp_directory": f"{folder}/spill"}
-        if limits.threads is not None:
-            settings["threads"] = limits.threads
-        try:
-            connection = duckdb.connect(f"{folder}/work.duckdb", config=settings)
-        except duckdb.Error as error:
-            raise ConfigError(
-                f"DuckDB does not start with memory_limit {limits.memory_limit!r}",
-                found=error,
-                expected="a size such as '2GB'",
-                do="mend duckdb.memory_limit in the settings",
-            ) from error
-        try:
-            yield connection
-        except duckdb.OutOfMemoryException as error:
-            raise ConfigError(
-                "DuckDB ran out of memory", found=error, do="raise duckdb.memory_limit, or lower duckdb.threads"
-            ) from error
-        finally:
-            connection.close()

@@ -1,0 +1,72 @@
+"""DuckDB as a worker: the SQL files, a database that spills to disk, and Parquet whose bytes do not depend on threads.
+
+The SQL stands in ``sql/`` of a checkout, and beside the package in an installed wheel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from semacdr.errors import ConfigError
+from semacdr.settings import DuckDbSettings
+
+_PACKAGE = Path(__file__).resolve().parent
+SQL_FOLDER = _PACKAGE / "sql" if (_PACKAGE / "sql").is_dir() else _PACKAGE.parent / "sql"
+
+
+def read_sql(name: str) -> str:
+    """Return the text of ``sql/<name>.sql``."""
+    return (SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+
+
+@contextmanager
+def work_database(limits: DuckDbSettings, parent: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an empty database in a folder of its own below ``parent``; both are gone at the end.
+
+    Raises:
+        ConfigError: the memory limit is no size, or too small for the work.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix=".work-") as folder:
+        settings: dict[str, Any] = {"memory_limit": limits.memory_limit, "temp_directory": f"{folder}/spill"}
+        if limits.threads is not None:
+            settings["threads"] = limits.threads
+        try:
+            connection = duckdb.connect(f"{folder}/work.duckdb", config=settings)
+        except duckdb.Error as error:
+            raise ConfigError(
+                f"DuckDB does not start with memory_limit {limits.memory_limit!r}",
+                found=error,
+                expected="a size such as '2GB'",
+                do="mend duckdb.memory_limit in the settings",
+            ) from error
+        try:
+            connection.execute("set timezone = 'UTC'")
+            yield connection
+        except duckdb.OutOfMemoryException as error:
+            raise ConfigError(
+                "DuckDB ran out of memory", found=error, do="raise duckdb.memory_limit, or lower duckdb.threads"
+            ) from error
+        finally:
+            connection.close()
+
+
+def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table], group_rows: int) -> None:
+    """Write row groups of one size: DuckDB's own batches depend on its threads, the file must not."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        waiting = schema.empty_table()
+        for batch in batches:
+            table = batch if isinstance(batch, pa.Table) else pa.table(batch)
+            waiting = pa.concat_tables([waiting, table.cast(schema)])
+            while len(waiting) >= group_rows:
+                writer.write_table(waiting.slice(0, group_rows).combine_chunks())
+                waiting = waiting.slice(group_rows)
+        writer.write_table(waiting.combine_chunks())
