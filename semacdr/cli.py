@@ -11,8 +11,6 @@ from typing import Any
 
 import click
 import duckdb
-import rich
-from rich.console import Console
 from rich.table import Table
 
 from semacdr import __version__
@@ -24,7 +22,7 @@ from semacdr.pipeline import STAGES, find_stage
 from semacdr.report import summarize
 from semacdr.settings import load_settings
 from semacdr.store import Store
-from semacdr.terminal import TerminalProgress
+from semacdr.terminal import TerminalProgress, open_console
 
 STORE_OPTION = click.option(
     "--store", type=click.Path(path_type=Path), help="Folder of the store.  [default: settings, else ./store]"
@@ -40,7 +38,7 @@ class _Group(click.Group):
         except SemacdrError as error:
             if ctx.params.get("debug"):
                 raise
-            rich.print(f"[bold red]{type(error).__name__}[/]", file=click.get_text_stream("stderr"))
+            click.secho(type(error).__name__, fg="red", bold=True, err=True)
             click.echo(str(error), err=True)
             ctx.exit(error.exit_code)
 
@@ -71,7 +69,7 @@ def main(debug: bool) -> None:
 )
 @click.pass_context
 def run(ctx: click.Context, dataset: str, store: Path | None, only: str | None, refresh: tuple[str, ...]) -> None:
-    r"""Run the pipeline on DATASET: the flow pipeline/nightly, without a Prefect server.
+    """Run the pipeline on DATASET: the flow pipeline/nightly, without a Prefect server.
 
     Stages whose outputs are published already, from the same inputs and configuration, are skipped. When it is
     done it prints where the artifacts are, the metrics beside the baselines, and one user's recommendations.
@@ -92,7 +90,7 @@ def run(ctx: click.Context, dataset: str, store: Path | None, only: str | None, 
         show_progress_on(TerminalProgress())
         nightly(dataset, store=str(settings.store), only=only, refresh=list(refresh))
     if only is None:
-        summarize(Store(settings.store), config, Console())
+        summarize(Store(settings.store), config, open_console())
 
 
 @main.command()
@@ -116,7 +114,7 @@ def artifacts(dataset: str | None, store: Path | None) -> None:
             m.dataset, m.reference, "yes" if is_current else "", f"{sum(m.rows_out.values()):,}",
             f"{sum(m.dropped.values()):,}", m.created_at[:19].replace("T", " "), f"{m.seconds:.1f}", metrics,
         )  # fmt: skip
-    Console().print(table)
+    open_console().print(table)
 
 
 @main.command()
@@ -124,7 +122,7 @@ def artifacts(dataset: str | None, store: Path | None) -> None:
 @click.option("--dataset", help="Of this data set; needed when the store has several.")
 @STORE_OPTION
 def show(reference: str, dataset: str | None, store: Path | None) -> None:
-    r"""Print the manifest of an artifact: what made it, from what, and what it holds.
+    """Print the manifest of an artifact: what made it, from what, and what it holds.
 
     \b
     semacdr show checkpoint
@@ -144,7 +142,7 @@ def show(reference: str, dataset: str | None, store: Path | None) -> None:
 @click.option("--csv", is_flag=True, help="Print CSV instead of a table.")
 @STORE_OPTION
 def sql(query: str, csv: bool, store: Path | None) -> None:
-    r"""Run QUERY on the store's catalog; QUERY is SQL, or the path of a .sql file.
+    """Run QUERY on the store's catalog; QUERY is SQL, or the path of a .sql file.
 
     Views: one per table at its current version, TABLE_versions over all versions, artifacts, lineage, metrics.
 
@@ -184,7 +182,7 @@ def doctor(dataset: str | None, store: Path | None) -> None:
     marks = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "note": "[yellow]note[/]"}
     for finding in findings:
         table.add_row(marks[finding.state], finding.what, finding.found, finding.do)
-    Console().print(table)
+    open_console().print(table)
     if any(finding.state == "missing" for finding in findings):
         raise click.exceptions.Exit(1)
 

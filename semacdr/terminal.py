@@ -12,6 +12,13 @@ from rich.progress import Progress as RichBar
 
 from semacdr.progress import LogProgress, Progress, Task
 
+_WIDTH_OF_A_PIPE = 160
+
+
+def open_console() -> Console:
+    """Return a console on standard output; wide where there is no terminal, whose width it would keep to."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_A_PIPE)
+
 
 class TerminalProgress(Progress):
     """A bar with count, facts and remaining time; the lines of ``LogProgress`` when nobody sits at a terminal."""

@@ -11,7 +11,9 @@ import torch
 
 from semacdr.dataset import Recommendations
 from semacdr.manifest import Facts
-from semacdr.model import Events, LoadedModel, UserStates, load_checkpoint, queries_at, read_events
+from semacdr.model.checkpoint import LoadedModel, load_checkpoint
+from semacdr.model.histories import Events, queries_at, read_events
+from semacdr.model.semacdr import UserStates
 from semacdr.progress import Progress
 from semacdr.tables import table_files
 

