@@ -6,8 +6,8 @@
     semantics, sequences ─embeddings─▶ embeddings         vectors and their whitening
     embeddings ─index─▶ index                             one FAISS file per domain and view
     sequences, items, embeddings ─training─▶ checkpoint
-    checkpoint, ... ─evaluation─▶ evaluation
-    checkpoint, ... ─recommendations─▶ recommendations, user_vectors, item_vectors
+    checkpoint, sequences, items, interactions ─evaluation─▶ evaluation
+    checkpoint, sequences, items ─recommendations─▶ recommendations, user_vectors, item_vectors
 
 A stage is a plain function that reads artifacts and writes files. ``run_stage`` around it decides whether it has to run
 (its fingerprint is not published yet), gives it a folder, and publishes what it made. Stages know neither each other
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -136,6 +136,7 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
 
     return training.train(
         context.dataset.training,
+        context.dataset.split,
         {name: artifact.path for name, artifact in inputs.items()},
         draft.folders["checkpoint"],
         context.settings.threads,
@@ -151,6 +152,7 @@ def _evaluation(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
         draft.folders["evaluation"],
         context.dataset.training.seed,
         context.progress,
+        context.settings.threads,
     )
 
 
@@ -213,14 +215,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="evaluation",
-        inputs=("checkpoint", "sequences", "items", "embeddings"),
+        inputs=("checkpoint", "sequences", "items", "interactions"),
         outputs=("evaluation",),
         config=lambda dataset: {"seed": dataset.training.seed},
         run=_evaluation,
     ),
     Stage(
         name="recommendations",
-        inputs=("checkpoint", "sequences", "items", "embeddings"),
+        inputs=("checkpoint", "sequences", "items"),
         outputs=("recommendations", "user_vectors", "item_vectors"),
         config=_sections("recommendations"),
         run=_recommendations,
@@ -268,7 +270,8 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         if known := _published(stage, context, inputs):
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
             return known
-    with store.open_draft(_draft(stage, context, inputs), stage.outputs) as draft:
+    draft = replace(_draft(stage, context, inputs), started=started)
+    with store.open_draft(draft, stage.outputs):
         facts = stage.run(context, inputs, draft)
         artifacts = store.publish(draft, facts)
         rebuild_catalog(store)

@@ -98,9 +98,9 @@ def example_user(store: Store, dataset: str) -> tuple[str, pl.DataFrame, pl.Data
             frame = store.get(dataset, name).scan().collect()
             connection.register(view, frame.to_arrow())
         (user,) = connection.execute(read_sql("report/example_user")).fetchall()[0]
-        history = connection.execute(read_sql("report/history"), {"user_id": user, "length": _SHOWN_EVENTS}).pl()
-        recommended = connection.execute(
-            read_sql("report/recommended"), {"user_id": user, "length": _SHOWN_RECOMMENDATIONS}
+        history = connection.sql(read_sql("report/history"), params={"user_id": user, "length": _SHOWN_EVENTS}).pl()
+        recommended = connection.sql(
+            read_sql("report/recommended"), params={"user_id": user, "length": _SHOWN_RECOMMENDATIONS}
         ).pl()
     return user, history, recommended
 

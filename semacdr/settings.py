@@ -46,7 +46,7 @@ class LlmSettings(BaseModel):
     revision: str = ""
     """Revision of the model, kept with every answer: another revision is another model."""
     python: Path | None = None
-    """Interpreter that has vLLM. None: this one on a GPU, else ``.venv-vllm/bin/python``."""
+    """Interpreter that has vLLM; None: ``.venv-vllm/bin/python`` here, or beside this environment."""
     max_model_len: int = Field(default=2048, ge=256)
     """Context of the server that we start, in tokens."""
     concurrency: int = Field(default=16, ge=1)

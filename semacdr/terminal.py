@@ -50,5 +50,6 @@ class _Bar(Task):
         self._task = task
 
     def advance(self, steps: float = 1, **facts: object) -> None:
-        shown = "  ".join(f"{name} {value}" for name, value in facts.items())
-        self._bar.update(self._task, advance=steps, **({"facts": shown} if shown else {}))
+        self._bar.update(self._task, advance=steps)
+        if facts:
+            self._bar.update(self._task, facts="  ".join(f"{name} {value}" for name, value in facts.items()))

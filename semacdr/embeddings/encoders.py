@@ -44,6 +44,9 @@ class LocalEncoder:
     def __init__(self, config: Embeddings, batch_size: int) -> None:
         # Imported here: it takes seconds, and most commands never embed.
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
+
+        disable_progress_bar()
 
         try:
             self._model = SentenceTransformer(_locate(config.encoder))

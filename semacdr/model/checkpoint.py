@@ -6,7 +6,7 @@
 
 Nothing is pickled.
 """
-# ruff: noqa: N806
+
 # Shapes: I1 items and the padding.
 
 import json
@@ -80,7 +80,7 @@ class LoadedModel:
         )
 
 
-def user_states(  # noqa: PLR0913
+def user_states(
     model: SemaCdrModel, items: ItemVectors, events: Events, queries: Queries, *, max_length: int, batch_size: int = 512
 ) -> UserStates:
     """Return the users' vectors at the queries, in their order; batched by length."""
@@ -103,7 +103,7 @@ def encode_all_items(model: SemaCdrModel) -> ItemVectors:
     return items
 
 
-def save_checkpoint(  # noqa: PLR0913
+def save_checkpoint(
     folder: Path,
     model: SemaCdrModel,
     vocabulary: Vocabulary,
@@ -166,11 +166,15 @@ def _read_config(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read", found=error, do=_REDO) from error
+    if not isinstance(record, dict):
+        raise StoreError(f"{path} is no checkpoint's config", found=type(record).__name__, expected="a table", do=_REDO)
     for key, known in (("format_version", FORMAT_VERSION), ("contract_version", CONTRACT_VERSION)):
-        if not isinstance(record, dict) or record.get(key) != known:
-            found = record.get(key) if isinstance(record, dict) else type(record).__name__
+        if record.get(key) != known:
             raise StoreError(
-                f"{path}: {key} is another than this version of SemaCDR reads", found=found, expected=known, do=_REDO
+                f"{path}: {key} is another than this version of SemaCDR reads",
+                found=record.get(key),
+                expected=known,
+                do=_REDO,
             )
     missing = {"model", "max_length", "domains", "num_items", "details"} - set(record)
     if missing:
@@ -206,10 +210,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return {name: value.float() if name.endswith("_text") else value for name, value in tensors.items()}
 
 
-def _build(
-    path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Mapping[str, Tensor]
-) -> SemaCdrModel:
-    text_tensors = [f"items.{view}_{kind}" for view in TEXT_VIEWS if view in config.views for kind in ("text", "present")]
+def _build(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Mapping[str, Tensor]) -> SemaCdrModel:
+    text_tensors = [
+        f"items.{view}_{kind}" for view in TEXT_VIEWS if view in config.views for kind in ("text", "present")
+    ]
     missing = [name for name in ("items.domain_I1", "items.support_I1", *text_tensors) if name not in tensors]
     if missing:
         raise StoreError(f"{path} lacks tensors", found=examples(missing), do=_REDO)

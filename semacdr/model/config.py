@@ -78,14 +78,17 @@ class ModelConfig(Frozen):
     """Steps in which the learning rate rises to its value; it stays there, so that epochs count alike in both fits."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Largest norm of a step's gradient."""
-    batch_users: int = Field(default=128, ge=1)
-    """Histories of a training step."""
+    batch_users: int | None = Field(default=None, ge=1)
+    """Histories of a training step; None: a twelfth of them all, within 16 to 256, so that small sets get enough steps
+    and large ones do not pay for encoding the catalogue at each of many."""
     max_epochs: int = Field(default=40, ge=1)
     """Epochs at most."""
     patience: int = Field(default=5, ge=1)
     """Epochs without a better validation score before training stops."""
-    half_life_days: float | None = Field(default=None, gt=0)
-    """Age at which a training event counts half, measured from the newest event of the fit; None: all count alike."""
+    half_life: float | None = Field(default=None, gt=0, le=1)
+    """Training events count half as much for each such share of the fit's events that is newer; None: all alike.
+
+    A share and not days: it fits a log of weeks and one of decades, and a log that grows."""
 
     @model_validator(mode="after")
     def _possible(self) -> "ModelConfig":

@@ -1,5 +1,5 @@
 """Contrastive regularisation of item vectors: the two texts of an item agree, and the items of a domain spread out."""
-# ruff: noqa: N803, N806
+
 # Shapes: S sampled items, D model width, E encoder width.
 
 import math
@@ -49,7 +49,8 @@ def uniformity(vector_SD: Float[Tensor, "sampled dim"], domain_S: Int[Tensor, " 
     unit_SD = nn.functional.normalize(vector_SD, dim=1)
     squared_SS = 2 - 2 * unit_SD @ unit_SD.T
     pair_SS = (domain_S[:, None] == domain_S[None, :]).triu(diagonal=1)
-    if not pair_SS.any():
+    num_pairs = int(pair_SS.sum())
+    if num_pairs == 0:
         return vector_SD.new_zeros(())
-    chosen = -UNIFORMITY_SHARPNESS * squared_SS[pair_SS]
-    return chosen.logsumexp(dim=0) - math.log(len(chosen))
+    among_pairs_SS = (-UNIFORMITY_SHARPNESS * squared_SS).masked_fill(~pair_SS, -torch.inf)
+    return among_pairs_SS.flatten().logsumexp(dim=0) - math.log(num_pairs)

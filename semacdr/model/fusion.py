@@ -1,5 +1,5 @@
 """Adaptive fusion: how much of a user's target, source and mixed history goes into what is predicted."""
-# ruff: noqa: N803, N806
+
 # Shapes: Q queries, D model width, N domains, 3 threads in the order of ``Thread``, S facts about the support.
 
 from typing import Literal
@@ -40,12 +40,11 @@ class ThreadFusion(nn.Module):
     def __init__(self, dim: int, kind: Literal["gate", "mean"]) -> None:
         super().__init__()
         self.kind = kind
-        self.gate = nn.Sequential(
-            nn.Linear(len(Thread) * dim + NUM_FACTS, dim), nn.GELU(), nn.Linear(dim, len(Thread))
-        )
-        # The last layer starts at 0: at first every history that is there counts alike.
-        nn.init.zeros_(self.gate[2].weight)
-        nn.init.zeros_(self.gate[2].bias)
+        last = nn.Linear(dim, len(Thread))
+        # It starts at 0: at first every history that is there counts alike.
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.gate = nn.Sequential(nn.Linear(len(Thread) * dim + NUM_FACTS, dim), nn.GELU(), last)
 
     def forward(
         self,

@@ -3,7 +3,7 @@
 The rule of the protocol ``gts``: a query at time t sees the events with a timestamp below t and no others. Events of
 one timestamp therefore never see each other as query and history.
 """
-# ruff: noqa: N803, N806
+
 # Shapes: B histories, L events (oldest first, pads last), Q queries, E events over all users, U users.
 
 from collections.abc import Iterator
@@ -209,7 +209,7 @@ def query_batches(
         yield chosen, batch
 
 
-def padded(  # noqa: PLR0913 (the fields of a batch)
+def padded(
     events: Events,
     first: IntArray,
     stop: IntArray,

@@ -2,7 +2,7 @@
 
 A missing text and a missing ID are ordinary: what is missing has weight 0, and the rest share its weight.
 """
-# ruff: noqa: N803, N806
+
 # Shapes: I1 all items and the padding, R the items asked for, K whitened width, D model width, N domains, 3 views.
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Catalogue:
     support_I1: Int[Tensor, " items1"]
     """Events of the item that the fit may see; 0: its ID was never trained."""
     text: Mapping[ItemView, tuple[Float[Tensor, "items1 whitened"], Bool[Tensor, " items1"]]]
-    """Whitened vectors of each text view, and which items have one."""
+    """Whitened (and centred) vectors of each text view, and which items have one."""
     num_domains: int
 
 
@@ -46,14 +46,15 @@ class Projection(nn.Module):
 
     def __init__(self, whitened_dim: int, dim: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(whitened_dim, dim)
+        # The hidden layer and the skip are one matrix: they read the same large input.
+        self.hidden_and_skip = nn.Linear(whitened_dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
-        self.skip = nn.Linear(whitened_dim, dim, bias=False)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, z_RK: Float[Tensor, "rows whitened"]) -> Float[Tensor, "rows dim"]:
         """Return the projected vectors."""
-        projected: Tensor = self.norm(self.out(nn.functional.gelu(self.hidden(z_RK))) + self.skip(z_RK))
+        hidden_RD, skip_RD = self.hidden_and_skip(z_RK).chunk(2, dim=1)
+        projected: Tensor = self.norm(self.out(nn.functional.gelu(hidden_RD)) + skip_RD)
         return projected
 
 
@@ -67,8 +68,8 @@ class ItemEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.num_domains = catalogue.num_domains
-        self.register_buffer("domain_I1", catalogue.domain_I1.long())
-        self.register_buffer("support_I1", catalogue.support_I1.long())
+        self.register_buffer("domain_I1", catalogue.domain_I1.long().clone())
+        self.register_buffer("support_I1", catalogue.support_I1.long().clone())
         self.projections = nn.ModuleDict()
         for view in TEXT_VIEWS:
             if view not in config.views:
@@ -77,9 +78,6 @@ class ItemEncoder(nn.Module):
             self.register_buffer(f"{view}_text", whitened_I1K)
             self.register_buffer(f"{view}_present", present_I1)
             self.projections[view] = Projection(whitened_I1K.shape[1], config.dim)
-        if ItemView.AGNOSTIC in config.views:
-            centre_NK = domain_centres(catalogue, *catalogue.text[ItemView.AGNOSTIC])
-            self.register_buffer("agnostic_centre", config.centring * centre_NK)
         if ItemView.ID in config.views:
             self.ids = nn.Embedding(len(catalogue.domain_I1), config.dim, padding_idx=0)
             nn.init.normal_(self.ids.weight, std=ID_STD)
@@ -93,7 +91,7 @@ class ItemEncoder(nn.Module):
     def forward(self, item_R: Int[Tensor, " rows"]) -> ItemVectors:
         """Return the vectors of items by ``item_index``; in training, some IDs are hidden."""
         domain_R, support_R = self.domain_I1[item_R], self.support_I1[item_R]
-        text = {view: self._text(view, item_R, domain_R) for view in TEXT_VIEWS}
+        text = {view: self._text(view, item_R) for view in TEXT_VIEWS}
         id_RD, has_id_R = self._id(item_R, support_R, has_text_R=text[TEXT_VIEWS[0]][1] | text[TEXT_VIEWS[1]][1])
         views_R3D = torch.stack([*(vector for vector, _ in text.values()), id_RD], dim=1)
         present_R3 = torch.stack([*(present for _, present in text.values()), has_id_R], dim=1)
@@ -109,14 +107,12 @@ class ItemEncoder(nn.Module):
         return ItemVectors(fused_RD, weight_R3, views_R3D[:, 0], views_R3D[:, 1])
 
     def _text(
-        self, view: ItemView, item_R: Int[Tensor, " rows"], domain_R: Int[Tensor, " rows"]
+        self, view: ItemView, item_R: Int[Tensor, " rows"]
     ) -> tuple[Float[Tensor, "rows dim"], Bool[Tensor, " rows"]]:
         if view not in self.projections:
             absent_R = torch.zeros_like(item_R, dtype=torch.bool)
             return self.gate.weight.new_zeros(len(item_R), self.config.dim), absent_R
         z_RK, present_R = self.get_buffer(f"{view}_text")[item_R], self.get_buffer(f"{view}_present")[item_R]
-        if view is ItemView.AGNOSTIC:
-            z_RK = z_RK - self.get_buffer("agnostic_centre")[domain_R]
         return self.projections[view](z_RK) * present_R[:, None], present_R
 
     def _id(
@@ -142,17 +138,23 @@ def masked_softmax(logit_RC: Float[Tensor, "*rows choices"], mask_RC: Bool[Tenso
     return torch.softmax(logit_RC.masked_fill(~mask_RC, lowest), dim=-1) * mask_RC
 
 
-def domain_centres(
-    catalogue: Catalogue, whitened_I1K: Float[Tensor, "items1 whitened"], present_I1: Bool[Tensor, " items1"]
-) -> Float[Tensor, "domains whitened"]:
-    """Return each domain's mean less the mean of all, over the items with a text that training may see."""
-    visible_I1 = present_I1 & (catalogue.support_I1 > 0)
-    centre_NK = torch.zeros(catalogue.num_domains, whitened_I1K.shape[1])
-    if not visible_I1.any():
-        return centre_NK
-    overall_K = whitened_I1K[visible_I1].mean(dim=0)
-    for domain in range(catalogue.num_domains):
-        chosen_I1 = visible_I1 & (catalogue.domain_I1 == domain)
+def centred(
+    text: tuple[Float[Tensor, "items1 whitened"], Bool[Tensor, " items1"]],
+    domain_I1: Int[Tensor, " items1"],
+    support_I1: Int[Tensor, " items1"],
+    share: float,
+) -> tuple[Float[Tensor, "items1 whitened"], Bool[Tensor, " items1"]]:
+    """Return a view with a share of each domain's offset from the mean of all taken out.
+
+    The offsets are those of items with a text that training may see. Values are rounded to half precision, in which
+    a checkpoint stores them, so that a model scores alike before and after a round trip.
+    """
+    whitened_I1K, present_I1 = text
+    visible_I1 = present_I1 & (support_I1 > 0)
+    shifted_I1K = whitened_I1K.clone()
+    for domain in range(int(domain_I1.max()) + 1):
+        chosen_I1 = visible_I1 & (domain_I1 == domain)
         if chosen_I1.any():
-            centre_NK[domain] = whitened_I1K[chosen_I1].mean(dim=0) - overall_K
-    return centre_NK
+            offset_K = whitened_I1K[chosen_I1].mean(dim=0) - whitened_I1K[visible_I1].mean(dim=0)
+            shifted_I1K[(domain_I1 == domain) & present_I1] -= share * offset_K
+    return shifted_I1K.half().float(), present_I1

@@ -1,5 +1,5 @@
 """Cross-entropy over a whole catalogue, in memory that does not grow with positions times items."""
-# ruff: noqa: N803, N806
+
 # Shapes: P positions, I items of one domain, D model width, C positions of a chunk.
 
 from typing import Any

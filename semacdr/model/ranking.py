@@ -2,7 +2,7 @@
 
 Ties are broken by a seeded permutation of the items, never by item order.
 """
-# ruff: noqa: N803, N806
+
 # Shapes: Q queries, I items of one domain, K ranks kept.
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from semacdr.errors import DataError
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.vocabulary import Vocabulary
 
-CHUNK_SCORES = 8_000_000
+CHUNK_SCORES = 2_000_000
 """Scores held at a time."""
 
 Scorer = Callable[[IntArray, int], Tensor]
@@ -36,7 +36,7 @@ class Ranks:
     """``item_index`` of the first candidates of each query, 0 where there are fewer; None when not asked for."""
 
 
-def rank_targets(  # noqa: PLR0913
+def rank_targets(
     scorer: Scorer, events: Events, queries: Queries, vocabulary: Vocabulary, *, seed: int, keep: int = 0
 ) -> Ranks:
     """Rank every query's target among all items of its domain that the user has not had before.

@@ -1,5 +1,5 @@
 """SemaCDR: item vectors from semantics and IDs, user vectors from source, target and mixed histories."""
-# ruff: noqa: N803, N806
+
 # Shapes: B histories, L events (pads last), Q queries, D model width, N domains, I1 items and the padding, 3 threads.
 
 from dataclasses import dataclass
@@ -127,9 +127,7 @@ class _Reading:
         """Return the state of each query's last event."""
         return state_BLD[self.batch.row_Q, self._position_Q]
 
-    def last_of_each_domain(
-        self, state_BLD: Float[Tensor, "batch length dim"]
-    ) -> Float[Tensor, "queries domains dim"]:
+    def last_of_each_domain(self, state_BLD: Float[Tensor, "batch length dim"]) -> Float[Tensor, "queries domains dim"]:
         """Return the states of each query's last event of every domain; any state where there is none."""
         return state_BLD[self.batch.row_Q[:, None], self._last_QN]
 

@@ -1,5 +1,6 @@
 """The frozen text vectors of all items, read from an ``embeddings`` artifact and placed by ``item_index``."""
-# ruff: noqa: N803, N806 (shape suffixes: I1 items and the padding, K whitened width, E encoder width)
+
+# Shape suffixes: I1 items and the padding, K whitened width, E encoder width.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,9 +34,6 @@ class TextVectors:
 def read_text_vectors(folder: Path, vocabulary: Vocabulary) -> Mapping[View, TextVectors]:
     """Return both views of every item of the vocabulary.
 
-    Whitened values are rounded to half precision, in which a checkpoint stores them, so that a model scores alike
-    before and after a round trip.
-
     Raises:
         DataError: vectors of another width than the whitening, or none at all.
         StoreError: the whitening cannot be read.
@@ -56,9 +54,7 @@ def read_text_vectors(folder: Path, vocabulary: Vocabulary) -> Mapping[View, Tex
     return {view: _view(table.filter(pl.col("view") == view.value), view, whitening, vocabulary) for view in View}
 
 
-def _view(
-    rows: pl.DataFrame, view: View, whitening: Mapping[str, np.ndarray], vocabulary: Vocabulary
-) -> TextVectors:
+def _view(rows: pl.DataFrame, view: View, whitening: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> TextVectors:
     mean, components = whitening.get(f"{view}.mean"), whitening.get(f"{view}.components")
     if mean is None or components is None:
         raise DataError(
@@ -87,6 +83,6 @@ def _view(
     if rows.height:
         index = torch.from_numpy(rows["item_index"].to_numpy().astype(np.int64))
         raw_I1E[index] = torch.from_numpy(vectors)
-        whitened_I1K[index] = torch.from_numpy(((vectors - mean) @ components).astype(np.float32)).half().float()
+        whitened_I1K[index] = torch.from_numpy(((vectors - mean) @ components).astype(np.float32))
         present_I1[index] = True
     return TextVectors(whitened_I1K=whitened_I1K, present_I1=present_I1, raw_I1E=raw_I1E)

@@ -25,6 +25,7 @@ _HISTORIES = ("its own domain's history", "the other domains' histories", "the m
 _VIEWS = ("agnostic view", "specific view", "ID")
 
 
+@torch.inference_mode()
 def recommend_all(
     config: Recommendations, inputs: Mapping[str, Path], outputs: Mapping[str, Path], progress: Progress
 ) -> Facts:

@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 MIN_WORDS = {"specific": 3, "agnostic": 4}
@@ -22,12 +22,13 @@ _WORD = re.compile(r"\w+")
 _RUN = re.compile(r"(\S)\1{7,}")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _REFUSAL = re.compile(r"\b(as an ai\b|i'?m sorry|i (?:cannot|can'?t|am unable to) )", re.IGNORECASE)
-_MARKUP = re.compile(r"</?\s*item\s*>|\"(?:specific|agnostic)\"\s*:|<\|", re.IGNORECASE)
+_MARKUP = re.compile(r"</?[a-z]\w*[\s/>]|\{\{|\"(?:specific|agnostic)\"\s*:|<\|", re.IGNORECASE)
 
 _MIN_WORDS_FOR_REPETITION = 8
 _MIN_DISTINCT_SHARE = 0.4
 _MAX_SAME_TRIGRAM = 2
 _MIN_LETTER_SHARE = 0.5
+_COPIED_WORDS = 5
 
 
 class Texts(NamedTuple):
@@ -42,12 +43,22 @@ def read_answer(text: str, finish_reason: str | None, schema: Mapping[str, Any])
     if finish_reason != "stop":
         return "cut at max_tokens" if finish_reason == "length" else "not finished"
     try:
-        value = json.loads(text)
+        # xgrammar lets control characters into strings, which JSON forbids; ``accept`` takes them out.
+        value = json.loads(text, strict=False)
     except ValueError:
         return "not JSON"
     if not _fits(value, schema):
         return "not the schema"
     return Texts(value["specific"], value["agnostic"])
+
+
+def copies(texts: Texts, examples: Sequence[Mapping[str, str]]) -> str | None:
+    """Return the reason when a text repeats a phrase of the prompt's examples, else None."""
+    shown = {phrase for example in examples for view in Texts._fields for phrase in _phrases(example[view])}
+    for view, text in zip(Texts._fields, texts, strict=True):
+        if not shown.isdisjoint(_phrases(text)):
+            return f"{view}: copies an example"
+    return None
 
 
 def accept(texts: Texts, title: str | None) -> Texts | str:
@@ -98,6 +109,11 @@ def _repeats(text: str, words: list[str]) -> bool:
         return len(words) > 1 and len(set(words)) == 1
     trigrams = Counter(zip(words, words[1:], words[2:], strict=False))
     return len(set(words)) < _MIN_DISTINCT_SHARE * len(words) or max(trigrams.values()) > _MAX_SAME_TRIGRAM
+
+
+def _phrases(text: str) -> set[tuple[str, ...]]:
+    words = _WORD.findall(text.casefold())
+    return {tuple(words[start : start + _COPIED_WORDS]) for start in range(len(words) - _COPIED_WORDS + 1)}
 
 
 def _folded(text: str) -> str:

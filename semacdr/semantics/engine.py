@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -21,6 +21,8 @@ log = structlog.get_logger()
 MAX_TRIES = 5
 FIRST_DELAY_S = 0.5
 """Doubled at every try: a request is given up after some 8 s of a server that refuses connections."""
+AVOID_S = 10.0
+"""How long an endpoint that failed is left alone while there are others."""
 CHARS_PER_TOKEN = 32
 """Longer texts are cut to this many characters a token before they are counted; no text is denser in practice."""
 
@@ -75,9 +77,12 @@ class Engine(Protocol):
 class _Endpoint:
     url: str
     in_flight: int = 0
-    faults: int = 0
-    """Since its last answer."""
-    tokenizes: bool = field(default=True)
+    avoided_until: float = 0.0
+    """Set by a fault, for a while: the others are asked first."""
+    tokenizes: bool = True
+
+    def avoid(self) -> None:
+        self.avoided_until = time.monotonic() + AVOID_S
 
 
 class OpenAiEngine:
@@ -190,7 +195,7 @@ class OpenAiEngine:
             if attempt:
                 # Jitter, so that requests that failed together do not come back together.
                 await asyncio.sleep(FIRST_DELAY_S * 2 ** (attempt - 1) * random.uniform(0.5, 1))  # noqa: S311
-            endpoint = min(self._endpoints, key=lambda endpoint: (endpoint.faults, endpoint.in_flight))
+            endpoint = self._least_loaded()
             endpoint.in_flight += 1
             base = endpoint.url if below_v1 else endpoint.url.removesuffix("/v1")
             try:
@@ -198,24 +203,28 @@ class OpenAiEngine:
             except httpx.InvalidURL as error:
                 raise EngineError(f"{base} is no URL", found=error) from error
             except httpx.TransportError as error:
-                endpoint.faults += 1
+                endpoint.avoid()
                 fault = f"{base}: {type(error).__name__} {error}".strip()
                 continue
             finally:
                 endpoint.in_flight -= 1
             if response.is_success:
-                endpoint.faults = 0
+                endpoint.avoided_until = 0.0
                 return _json(response)
             fault = f"{base}: {response.status_code} {_message(response)}"
             if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR and response.status_code not in _TRY_AGAIN:
                 raise await self._refusal(endpoint, response)
-            endpoint.faults += 1
+            endpoint.avoid()
             log.warning("LLM endpoint fault", attempt=attempt + 1, fault=fault)
         raise TransientError(
             f"no LLM endpoint answers, after {MAX_TRIES} tries",
             found=fault,
             do="see the server's log; answers so far are kept, and a new run goes on from there",
         )
+
+    def _least_loaded(self) -> _Endpoint:
+        now = time.monotonic()
+        return min(self._endpoints, key=lambda endpoint: (endpoint.avoided_until > now, endpoint.in_flight))
 
     async def _refusal(self, endpoint: _Endpoint, response: httpx.Response) -> EngineError:
         status, message = response.status_code, _message(response)

@@ -20,7 +20,7 @@ import structlog
 from semacdr.dataset import Budget, DatasetConfig
 from semacdr.errors import MAX_EXAMPLES
 from semacdr.progress import Progress, Task
-from semacdr.semantics.accept import Texts, accept, read_answer
+from semacdr.semantics.accept import Texts, accept, copies, read_answer
 from semacdr.semantics.engine import CHARS_PER_TOKEN, Answer, Engine, OpenAiEngine, RequestRefusedError
 from semacdr.semantics.imports import read_imports
 from semacdr.semantics.items import decoding_of, read_items, with_keys, words_of
@@ -117,7 +117,10 @@ def gather(
                 concurrency=llm.concurrency,
                 local=endpoints.local,
             )
-            asyncio.run(_with(engine, run, task))
+            try:
+                asyncio.run(_with(engine, run, task))
+            finally:
+                responses.close()
     report = run.report(imported=imported.height, reused=reused)
     log.info("semantics gathered", **asdict(report), tokens_per_s=round(report.tokens_per_s, 1))
     return report
@@ -217,9 +220,7 @@ class _Run:
                 (self.settings.seed + 1, max(self.settings.temperature, REPAIR_TEMPERATURE)),
             ):
                 answers.append(await self._generate(engine, messages, seed, temperature))
-                verdict = read_answer(answers[-1].text, answers[-1].finish_reason, self.prompt.schema)
-                if isinstance(verdict, Texts):
-                    verdict = accept(verdict, row["title"])
+                verdict = self._judge(answers[-1], row["title"])
                 if isinstance(verdict, Texts):
                     break
         except RequestRefusedError as error:
@@ -229,6 +230,14 @@ class _Run:
             log.warning("item refused", domain=row["domain"], item_id=row["item_id"], error=str(error))
             verdict = "refused by the server"
         return self._record(row, verdict, answers[-1] if answers else None, answers)
+
+    def _judge(self, answer: Answer, title: str | None) -> Texts | str:
+        verdict = read_answer(answer.text, answer.finish_reason, self.prompt.schema)
+        if isinstance(verdict, Texts):
+            verdict = accept(verdict, title)
+        if isinstance(verdict, Texts):
+            return copies(verdict, self.prompt.examples) or verdict
+        return verdict
 
     async def _generate(self, engine: Engine, messages: Messages, seed: int, temperature: float) -> Answer:
         answer = await engine.generate(messages, self.prompt.schema, seed, temperature)

@@ -6,9 +6,11 @@ template, whatever it says: ``<`` is the one character that both need.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -54,19 +56,26 @@ class Prompt:
     user: str
     schema: dict[str, Any]
     """JSON schema of the answer: an object of strings, among them one per view."""
+    examples: tuple[Mapping[str, str], ...] = ()
+    """Answers that are shown: each a ``text`` and the properties of the schema."""
 
     def messages(self, words: DomainWords, text: str) -> Messages:
         """Return the chat of one item; ``text`` is cleaned by ``clean_item_text`` and cut before."""
-        values = {"label": words.label, "expert": words.expert, "text": text}
-        # One pass each, so a ``$text`` or ``$label`` inside a value stays what it is.
-        return [
-            {"role": "system", "content": Template(self.system).substitute(values)},
-            {"role": "user", "content": Template(self.user).substitute(values)},
-        ]
+        turns = [{"role": "system", "content": _fill(self.system, words, text)}]
+        for example in self.examples:
+            answer = {name: example[name] for name in self.schema["properties"]}
+            turns.append({"role": "user", "content": _fill(self.user, words, example["text"])})
+            turns.append({"role": "assistant", "content": json.dumps(answer, ensure_ascii=False)})
+        return [*turns, {"role": "user", "content": _fill(self.user, words, text)}]
 
     def fingerprint(self, words: DomainWords) -> str:
         """Return the sha256 of the prompt as a domain's items see it."""
         return fingerprint({"prompt": self.reference, "messages": self.messages(words, "$text"), "schema": self.schema})
+
+
+def _fill(template: str, words: DomainWords, text: str) -> str:
+    # In one pass, so that a ``$text`` or ``$label`` inside a value stays what it is.
+    return Template(template).substitute(label=words.label, expert=words.expert, text=text)
 
 
 def load_prompt(reference: str, folder: Path = FOLDER) -> Prompt:
@@ -90,9 +99,11 @@ def load_prompt(reference: str, folder: Path = FOLDER) -> Prompt:
             system=raw["system"].strip(),
             user=raw["user"].strip(),
             schema=raw["schema"],
+            examples=tuple(raw.get("examples", ())),
         )
         used = set(Template(prompt.system).get_identifiers()) | set(Template(prompt.user).get_identifiers())
         properties = set(prompt.schema["properties"])
+        missing = [name for example in prompt.examples for name in {"text", *properties} - set(example)]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"{path} is no prompt",
@@ -109,6 +120,10 @@ def load_prompt(reference: str, folder: Path = FOLDER) -> Prompt:
         )
     if not {"specific", "agnostic"} <= properties:
         raise ConfigError(f"{path}: schema", found=sorted(properties), expected="properties specific and agnostic")
+    if missing:
+        raise ConfigError(
+            f"{path}: an example lacks {', '.join(missing)}", expected="text, and each property of schema"
+        )
     return prompt
 
 

@@ -44,7 +44,7 @@ def resolve_engine(llm: LlmSettings, cache: Path) -> Iterator[Endpoints]:
     spec = ServerSpec(
         model=model_to_serve(llm, cache),
         served_name=model,
-        python=llm.python or (Path(sys.executable) if gpu else vllm_python()),
+        python=llm.python or vllm_python(),
         gpu=gpu,
         max_model_len=llm.max_model_len,
         start_timeout_s=llm.start_timeout_s,
@@ -55,6 +55,6 @@ def resolve_engine(llm: LlmSettings, cache: Path) -> Iterator[Endpoints]:
 
 
 def vllm_python() -> Path:
-    """Return the interpreter of the CPU vLLM environment: below the working directory, or beside our environment."""
+    """Return the interpreter of the vLLM environment: below the working directory, or beside our environment."""
     beside = Path(sys.prefix).parent / VLLM_PYTHON
     return VLLM_PYTHON.absolute() if VLLM_PYTHON.exists() or not beside.exists() else beside

@@ -75,6 +75,12 @@ class VllmServer:
         """The base URL of its OpenAI API."""
         return f"http://127.0.0.1:{self._port}/v1"
 
+    @property
+    def group(self) -> int:
+        """Process group of the guard, the API server and the engine."""
+        assert self._process is not None
+        return self._process.pid
+
     def __enter__(self) -> Self:
         check_interpreter(self.spec.python)
         if is_folder(self.spec.model):

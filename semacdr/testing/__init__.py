@@ -1,0 +1,1 @@
+"""What tests here and elsewhere need: toy artifacts and a tiny language model."""

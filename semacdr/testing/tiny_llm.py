@@ -41,9 +41,7 @@ def make_tiny_llm(folder: Path, *, seed: int = 0, context: int = 2_048) -> Path:
     )
     tokenizer.train_from_iterator([f" {word}" for word in WORDS], trainer)
     special = {"pad_token": "<|pad|>", "eos_token": "<|end|>"}
-    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, model_max_length=context, **special
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=context, **special)
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)
 

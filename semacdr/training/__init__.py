@@ -1,5 +1,5 @@
 """Training: from sequences, items and text vectors to a checkpoint."""
 
-from semacdr.training.train import train
+from semacdr.training.stage import train
 
 __all__ = ["train"]

@@ -1,10 +1,11 @@
 """One fit of one model: from events that it may see to weights."""
-# ruff: noqa: N803, N806
+
 # Shapes: V items with support and the padding, Q queries, D model width, S sampled items, I1 items and the padding.
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,10 +13,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from semacdr.errors import DataError
-from semacdr.model.config import ModelConfig
+from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import ViewAlignment, near_duplicates, uniformity
 from semacdr.model.histories import Events, HistoryBatch
-from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors
+from semacdr.model.item_encoder import Catalogue, ItemVectors, centred
 from semacdr.model.loss import chunked_cross_entropy
 from semacdr.model.semacdr import SemaCdrModel
 from semacdr.model.text_vectors import TextVectors
@@ -38,14 +39,16 @@ class FitInputs:
 
 def catalogue_of(inputs: FitInputs) -> Catalogue:
     """Return what the model is told of every item, from the fit's own events only."""
-    return Catalogue(
-        domain_I1=torch.from_numpy(inputs.vocabulary.domain_of_item),
-        support_I1=torch.from_numpy(inputs.events.support(inputs.vocabulary.num_items)),
-        text={
-            view: (inputs.text[View(view)].whitened_I1K, inputs.text[View(view)].present_I1) for view in TEXT_VIEWS
-        },
-        num_domains=len(inputs.vocabulary.domains),
-    )
+    domain_I1 = torch.from_numpy(inputs.vocabulary.domain_of_item)
+    support_I1 = torch.from_numpy(inputs.events.support(inputs.vocabulary.num_items))
+    shares = {ItemView.AGNOSTIC: inputs.config.centring, ItemView.SPECIFIC: 0.0}
+    text = {
+        view: centred(
+            (inputs.text[View(view)].whitened_I1K, inputs.text[View(view)].present_I1), domain_I1, support_I1, share
+        )
+        for view, share in shares.items()
+    }
+    return Catalogue(domain_I1=domain_I1, support_I1=support_I1, text=text, num_domains=len(inputs.vocabulary.domains))
 
 
 class Fit:
@@ -69,9 +72,9 @@ class Fit:
         row_of_item[visible] = np.arange(1, len(visible) + 1)
         self._events = inputs.events.relabelled(row_of_item)
         edges = [int(np.searchsorted(visible, start)) for start, _ in inputs.vocabulary.bounds] + [len(visible)]
-        self._bounds = list(zip(edges[:-1], edges[1:], strict=True))
+        self._bounds = list(pairwise(edges))
         self._windows = training_windows(self._events, inputs.max_length)
-        self._weight = torch.from_numpy(position_weights(self._events, inputs.config.half_life_days))
+        self._weight = torch.from_numpy(position_weights(self._events, inputs.config.half_life))
         both = inputs.text[View.AGNOSTIC].present_I1 & inputs.text[View.SPECIFIC].present_I1
         self._with_both_texts_V = both[self._visible_V]
         self._optimiser = torch.optim.AdamW(_parameter_groups([self.model, self.alignment], inputs.config.weight_decay))
@@ -157,11 +160,10 @@ class Fit:
 
 def _parameter_groups(modules: list[torch.nn.Module], weight_decay: float) -> list[dict[str, object]]:
     """Matrices decay; ID and other tables, biases and norms do not."""
-    decayed, free = [], []
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
     for module in modules:
         for part in module.modules():
             for parameter in part.parameters(recurse=False):
                 (decayed if isinstance(part, torch.nn.Linear) and parameter.ndim > 1 else free).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-
-

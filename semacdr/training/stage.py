@@ -1,5 +1,5 @@
 """The training stage: find the number of epochs on validation, then fit once more on all that is known."""
-# ruff: noqa: N806
+
 # Shapes: Q queries.
 
 import contextlib
@@ -17,7 +17,7 @@ from semacdr.dataset import Split, Training
 from semacdr.errors import DataError
 from semacdr.manifest import Facts
 from semacdr.model.checkpoint import encode_all_items, save_checkpoint, user_states
-from semacdr.model.config import ModelConfig, load_preset
+from semacdr.model.config import load_preset
 from semacdr.model.histories import Events, queries_of_targets, read_events
 from semacdr.model.ranking import hit, macro, ndcg, rank_targets
 from semacdr.model.semacdr import SemaCdrModel
@@ -41,7 +41,7 @@ class Score:
     hr_10: float
 
 
-def train(  # noqa: PLR0913 (a stage: its config, its inputs, its output, where it runs)
+def train(
     config: Training,
     split: Split,
     inputs: Mapping[str, Path],
@@ -92,11 +92,14 @@ def train(  # noqa: PLR0913 (a stage: its config, its inputs, its output, where 
             "torch_threads": torch.get_num_threads(),
             "max_length": fit_inputs.max_length,
         }
-    save_checkpoint(
-        output, model, vocabulary, max_length=fit_inputs.max_length, details={"best_epoch": best_epoch}
-    )
-    schema = {"fit": pl.String, "epoch": pl.Int64, "loss": pl.Float64, "validation_ndcg_10": pl.Float64,
-              "seconds": pl.Float64}
+    save_checkpoint(output, model, vocabulary, max_length=fit_inputs.max_length, details={"best_epoch": best_epoch})
+    schema = {
+        "fit": pl.String,
+        "epoch": pl.Int64,
+        "loss": pl.Float64,
+        "validation_ndcg_10": pl.Float64,
+        "seconds": pl.Float64,
+    }
     pl.DataFrame(history, schema=schema).write_parquet(output / "training_history.parquet")
     log.info("training", rows_in=len(events.item), users=events.num_users, **details, validation_ndcg_10=best.ndcg_10)
     return Facts(
@@ -137,7 +140,7 @@ def _fit_refit(
     return fit.model
 
 
-def _record(  # noqa: PLR0913
+def _record(
     history: list[dict[str, Any]],
     task: Task,
     fit: str,
@@ -146,9 +149,7 @@ def _record(  # noqa: PLR0913
     ndcg_10: float | None,
     seconds: float,
 ) -> None:
-    history.append(
-        {"fit": fit, "epoch": epoch, "loss": loss, "validation_ndcg_10": ndcg_10, "seconds": seconds}
-    )
+    history.append({"fit": fit, "epoch": epoch, "loss": loss, "validation_ndcg_10": ndcg_10, "seconds": seconds})
     facts = {} if ndcg_10 is None else {"validation_ndcg_10": round(ndcg_10, 5)}
     log.debug("epoch", fit=fit, epoch=epoch, loss=round(loss, 5), seconds=round(seconds, 2), **facts)
     task.advance(1, loss=round(loss, 4), **facts)
@@ -175,9 +176,7 @@ def _read_items(folder: Path) -> pl.DataFrame:
     files = table_files(folder, "items")
     if not files:
         raise DataError("items: table items has no file", expected=f"items.parquet in {folder}", do="run ingest again")
-    return pl.concat(
-        pl.read_parquet(file, columns=["domain", "item_id"], hive_partitioning=False) for file in files
-    )
+    return pl.concat(pl.read_parquet(file, columns=["domain", "item_id"], hive_partitioning=False) for file in files)
 
 
 def _check_parts(events: Events) -> None:

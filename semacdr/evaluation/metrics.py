@@ -1,0 +1,96 @@
+"""From ranks to the metrics of groups of targets."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from semacdr.model.histories import Events, IntArray, Queries
+from semacdr.model.ranking import hit, ndcg, reciprocal
+
+HIT_AT = (5, 10, 20, 50)
+NDCG_AT = 10
+MRR_AT = 100
+"""Under full ranking a reciprocal rank beyond the hundredth place says nothing."""
+COVERAGE_AT = 10
+MACRO = "macro"
+OWN_HISTORY = (("own-0", 0, 0), ("own-1-2", 1, 2), ("own-3-5", 3, 5), ("own-6+", 6, None))
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One metric of one domain and group."""
+
+    domain: str
+    group: str
+    metric: str
+    value: float
+    num_targets: int
+
+
+def groups_of(events: Events, queries: Queries, support: IntArray) -> dict[str, BoolArray]:
+    """Return the groups of targets, each as a mask over the queries.
+
+    ``all``; ``warm`` and ``cold``: the fit saw the target item, or never; ``own-0``, ``own-1-2``, ``own-3-5``,
+    ``own-6+``: how many events the user had in the target's domain before it.
+
+    Args:
+        events: of all users.
+        queries: the targets.
+        support: events of each item in the fit, by ``item_index``.
+    """
+    warm = support[queries.item] > 0
+    groups = {"all": np.ones(len(queries), bool), "warm": warm, "cold": ~warm}
+    own = own_history(events, queries)
+    for name, least, most in OWN_HISTORY:
+        groups[name] = (own >= least) & (own <= (most if most is not None else own.max(initial=0)))
+    return groups
+
+
+def own_history(events: Events, queries: Queries) -> IntArray:
+    """Return how many events each query's user had in its domain before it."""
+    num_domains = int(max(events.domain.max(initial=0), queries.domain.max(initial=0))) + 1
+    own = np.zeros(len(queries), np.int64)
+    for domain in range(num_domains):
+        before = np.concatenate([[0], np.cumsum(events.domain == domain)])
+        chosen = queries.domain == domain
+        own[chosen] = before[queries.stop[chosen]] - before[events.offsets[queries.user[chosen]]]
+    return own
+
+
+def metric_values(
+    rank: IntArray, domain: IntArray, groups: Mapping[str, BoolArray], domain_names: tuple[str, ...]
+) -> Iterator[Value]:
+    """Yield every rank metric of every domain and group with targets, and the mean over those domains as ``macro``."""
+    per_target = {f"hr_{at}": hit(rank, at) for at in HIT_AT}
+    per_target |= {f"ndcg_{NDCG_AT}": ndcg(rank, NDCG_AT), "mrr": reciprocal(rank, MRR_AT)}
+    for group, mask in groups.items():
+        for metric, value in per_target.items():
+            means = []
+            for index, name in enumerate(domain_names):
+                chosen = mask & (domain == index)
+                if chosen.any():
+                    means.append(Value(name, group, metric, float(value[chosen].mean()), int(chosen.sum())))
+            yield from means
+            if means:
+                mean = float(np.mean([one.value for one in means]))
+                yield Value(MACRO, group, metric, mean, sum(one.num_targets for one in means))
+
+
+def coverage_values(
+    top: IntArray, domain: IntArray, bounds: tuple[tuple[int, int], ...], domain_names: tuple[str, ...]
+) -> Iterator[Value]:
+    """Yield the share of each domain's items that stand in anyone's first ``COVERAGE_AT``, and their macro mean."""
+    values = []
+    for index, (name, (start, stop)) in enumerate(zip(domain_names, bounds, strict=True)):
+        chosen = domain == index
+        if chosen.any():
+            shown = np.unique(top[chosen, :COVERAGE_AT])
+            share = np.count_nonzero(shown) / (stop - start)
+            values.append(Value(name, "all", f"coverage_{COVERAGE_AT}", share, int(chosen.sum())))
+    yield from values
+    mean = float(np.mean([one.value for one in values]))
+    yield Value(MACRO, "all", f"coverage_{COVERAGE_AT}", mean, sum(one.num_targets for one in values))

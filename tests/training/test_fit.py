@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from semacdr.errors import DataError
+from semacdr.model.config import load_preset, preset_names
+from semacdr.model.histories import events_of, read_events
+from semacdr.model.text_vectors import TextVectors, read_text_vectors
+from semacdr.model.vocabulary import Vocabulary
+from semacdr.tables import Part, View
+from semacdr.training.fit import Fit, FitInputs, catalogue_of
+
+
+def inputs_of(artifacts: dict[str, Path], part: str = Part.TRAIN, **overrides: object) -> FitInputs:
+    vocabulary = Vocabulary.of_items(pl.read_parquet(artifacts["items"] / "items.parquet"))
+    return FitInputs(
+        config=load_preset("semacdr", {"dim": 8, "num_blocks": 1, "batch_users": 16, **overrides}),
+        vocabulary=vocabulary,
+        text=read_text_vectors(artifacts["embeddings"], vocabulary),
+        events=read_events(artifacts["sequences"], vocabulary).up_to(part),
+        max_length=12,
+    )
+
+
+def test_catalogue_counts_only_events_that_the_fit_may_see(toy_artifacts: dict[str, Path]):
+    inputs = inputs_of(toy_artifacts)
+    table = pl.read_parquet(toy_artifacts["sequences"] / "sequences.parquet")
+    flat = table.explode("domains", "item_ids", "timestamps_s", "parts", "is_target").filter(pl.col("parts") == "train")
+    counts = flat.group_by(domain="domains", item_id="item_ids").len()
+    support = catalogue_of(inputs).support_I1
+    for domain, item, index in inputs.vocabulary.table.rows():
+        found = counts.filter((pl.col("domain") == domain) & (pl.col("item_id") == item))["len"]
+        assert support[index] == (found[0] if len(found) else 0)
+    assert support[0] == 0
+    assert support.sum() < catalogue_of(inputs_of(toy_artifacts, Part.VALIDATION)).support_I1.sum()
+
+
+def test_fit_does_not_see_later_parts(toy_artifacts: dict[str, Path], tmp_path: Path):
+    """Other items in validation and test leave the weights of the fit train as they are."""
+    inputs = inputs_of(toy_artifacts)
+    table = pl.read_parquet(toy_artifacts["sequences"] / "sequences.parquet")
+    first_of = {"books": "b000", "films": "f000"}
+    changed = [
+        [item if part == "train" else first_of[domain] for item, part, domain in zip(*row, strict=True)]
+        for row in table.select("item_ids", "parts", "domains").rows()
+    ]
+    table.with_columns(item_ids=pl.Series(changed)).write_parquet(tmp_path / "sequences.parquet")
+    others = inputs_of(toy_artifacts | {"sequences": tmp_path})
+
+    def weights(inputs: FitInputs) -> dict[str, torch.Tensor]:
+        fit = Fit(inputs, seed=0)
+        fit.epoch()
+        return fit.model.state_dict()
+
+    for ours, theirs in zip(weights(inputs).values(), weights(others).values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_loss_that_is_not_finite_stops_the_fit(toy_artifacts: dict[str, Path]):
+    inputs = inputs_of(toy_artifacts)
+    text = inputs.text[View.SPECIFIC]
+    text.whitened_I1K[text.present_I1] = float("inf")
+    with pytest.raises(DataError, match="the loss is not finite"):
+        Fit(inputs, seed=0).epoch()
+
+
+OTHER_PRESETS = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name != "semacdr"]
+
+
+@pytest.mark.parametrize("preset", ["semacdr", *OTHER_PRESETS])
+def test_every_preset_overfits_twenty_sequences(preset: str):
+    """Each user walks a cycle of the own items, so that what is next follows from what was last."""
+    num_users, steps = 20, 6
+    names = [(domain, f"i{number:02d}") for domain in "ab" for number in range(2 * num_users)]
+    vocabulary = Vocabulary.of_items(pl.DataFrame(names, schema=["domain", "item_id"], orient="row"))
+    events = events_of(
+        pl.DataFrame(
+            {
+                "user_id": [f"u{user:02d}" for user in range(num_users)],
+                "domains": [["a", "a", "b"] * (steps // 3) for _ in range(num_users)],
+                "item_ids": [[f"i{2 * user + step % 2:02d}" for step in range(steps)] for user in range(num_users)],
+                "timestamps_s": [[step * 86_400 for step in range(steps)] for _ in range(num_users)],
+                "parts": [["train"] * steps for _ in range(num_users)],
+                "is_target": [[False] * steps for _ in range(num_users)],
+            }
+        ),
+        vocabulary,
+    )
+    generator = torch.Generator().manual_seed(0)
+    rows = vocabulary.num_items + 1
+    present = torch.arange(rows) > 0
+    text = {
+        view: TextVectors(vectors, present, vectors)
+        for view in View
+        for vectors in [torch.randn(rows, 16, generator=generator)]
+    }
+    config = load_preset(
+        preset,
+        {
+            "dim": 16, "num_blocks": 1, "dropout": 0.0, "id_dropout": 0.0,
+            "alignment_weight": 0.0, "uniformity_weight": 0.0,
+            "learning_rate": 2e-2, "warmup_steps": 0, "half_life": None, "batch_users": 20,
+        },
+    )  # fmt: skip
+    inputs = FitInputs(config=config, vocabulary=vocabulary, text=text, events=events, max_length=steps)
+    fit = Fit(inputs, seed=0)
+    losses = [fit.epoch() for _ in range(80)]
+    # Nobody can tell which user it is at the first event, nor, from one domain's history alone, at the first of b.
+    unknowable = 2 / steps if preset == "sasrec-target" else 1 / steps
+    assert losses[-1] < unknowable * 0.85
+    assert losses[-1] < 0.45 * losses[0]

@@ -1,0 +1,90 @@
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from semacdr import tables
+from semacdr.dataset import Split, Training
+from semacdr.errors import ConfigError, DataError
+from semacdr.progress import Progress
+from semacdr.training import train
+
+TINY = {"dim": 8, "num_blocks": 1, "batch_users": 16, "max_epochs": 2, "learning_rate": 5e-3}
+SPLIT = Split(max_length=12)
+
+
+def run(artifacts: dict[str, Path], output: Path, preset: str = "semacdr", seed: int = 0, **overrides: object):
+    config = Training(preset=preset, overrides=TINY | overrides, seed=seed)
+    return train(config, SPLIT, artifacts, output, 1, Progress())
+
+
+def test_train_is_bit_equal_for_one_seed_and_differs_for_another(toy_artifacts: dict[str, Path], tmp_path: Path):
+    facts = [run(toy_artifacts, tmp_path / name, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4))]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
+    assert weights[0] == weights[1] != weights[2]
+    assert facts[0].metrics == facts[1].metrics
+
+
+def test_train_leaves_the_callers_random_state_and_threads_alone(toy_artifacts: dict[str, Path], tmp_path: Path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(toy_artifacts, tmp_path, max_epochs=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == 1
+
+
+def test_train_writes_the_contract_and_says_what_it_did(toy_artifacts: dict[str, Path], tmp_path: Path):
+    facts = run(toy_artifacts, tmp_path)
+    assert tables.check("checkpoint", tmp_path)["training_history"] == 2 + facts.details["best_epoch"]
+    history = pl.read_parquet(tmp_path / "training_history.parquet")
+    assert history.filter(fit="train")["validation_ndcg_10"].max() == facts.metrics["ndcg_10"]
+    assert history.filter(fit="refit")["validation_ndcg_10"].null_count() == facts.details["best_epoch"]
+    assert 0 < facts.metrics["ndcg_10"] <= facts.metrics["hr_10"] <= 1
+    assert facts.seed == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json", "model.safetensors", "training_history.parquet", "vocabulary.parquet",
+    ]  # fmt: skip
+
+
+def test_train_stops_when_validation_stops_getting_better(toy_artifacts: dict[str, Path], tmp_path: Path):
+    # A rate of almost nothing leaves the ranking as it is.
+    run(toy_artifacts, tmp_path, learning_rate=1e-12, max_epochs=20, patience=2)
+    history = pl.read_parquet(tmp_path / "training_history.parquet")
+    assert history.filter(fit="train").height == 3
+    assert history.filter(fit="refit").height == 1
+
+
+def test_train_unknown_preset_is_refused(toy_artifacts: dict[str, Path], tmp_path: Path):
+    with pytest.raises(ConfigError, match="no preset"):
+        run(toy_artifacts, tmp_path, preset="nothing")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"), [("train", "no event is in part train"), ("validation", "no validation target")]
+)
+def test_train_without_a_part_is_refused(toy_artifacts: dict[str, Path], tmp_path: Path, part: str, message: str):
+    table = pl.read_parquet(toy_artifacts["sequences"] / "sequences.parquet")
+    flat = table.explode("domains", "item_ids", "timestamps_s", "parts", "is_target").filter(pl.col("parts") != part)
+    folder = tmp_path / "sequences"
+    folder.mkdir()
+    flat.group_by("user_id", maintain_order=True).all().write_parquet(folder / "sequences.parquet")
+    with pytest.raises(DataError, match=message):
+        run(toy_artifacts | {"sequences": folder}, tmp_path / "out")
+
+
+def test_train_domain_of_one_item_is_refused(toy_artifacts: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "items"
+    shutil.copytree(toy_artifacts["items"], folder)
+    items = pl.read_parquet(folder / "items.parquet")
+    lone = items[:1].with_columns(domain=pl.lit("zoo"))
+    pl.concat([items, lone]).write_parquet(folder / "items.parquet")
+    with pytest.raises(DataError, match="zoo: 1"):
+        run(toy_artifacts | {"items": folder}, tmp_path / "out")
+
+
+def test_train_without_items_is_refused(toy_artifacts: dict[str, Path], tmp_path: Path):
+    with pytest.raises(DataError, match="items has no file"):
+        run(toy_artifacts | {"items": tmp_path}, tmp_path / "out")
