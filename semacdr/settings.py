@@ -62,6 +62,7 @@ class EncoderSettings(BaseModel):
 
     url: str | None = None
     """A vLLM pooling endpoint (``http://host:8001/v1``); None: sentence-transformers in this process."""
+    api_key: SecretStr | None = None
     batch_size: int = Field(default=64, ge=1)
 
 

@@ -77,11 +77,13 @@ class EndpointEncoder:
         TransientError: it cannot be reached.
     """
 
-    def __init__(self, config: Embeddings, url: str, batch_size: int) -> None:
+    def __init__(self, config: Embeddings, url: str, settings: EncoderSettings) -> None:
         self._model = config.encoder
-        self._batch_size = batch_size
+        self._batch_size = settings.batch_size
         self._url = url.rstrip("/") + "/embeddings"
-        self._client = httpx.Client(timeout=300, transport=httpx.HTTPTransport(retries=_RETRIES))
+        key = settings.api_key
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        self._client = httpx.Client(headers=headers, timeout=300, transport=httpx.HTTPTransport(retries=_RETRIES))
         self.dim = self._ask(["dimension"]).shape[1]
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -116,7 +118,7 @@ class EndpointEncoder:
 def open_encoder(config: Embeddings, settings: EncoderSettings) -> Encoder:
     """Return the encoder that the settings name."""
     if settings.url:
-        return EndpointEncoder(config, settings.url, settings.batch_size)
+        return EndpointEncoder(config, settings.url, settings)
     return LocalEncoder(config, settings.batch_size)
 
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from semacdr.semantics.resolve import vllm_python
 from semacdr.testing.tiny_llm import make_tiny_llm
+from tests.processes import PROJECT, background, free_port, wait_for
 
-PROJECT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 
@@ -41,42 +36,6 @@ class Prefect:
             check=False,
             timeout=timeout_s,
         )
-
-
-@contextmanager
-def background(log: Path, environment: dict[str, str], *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program in a process group of its own, and end the whole group."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=PROJECT, env=environment, stdout=file, stderr=file, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 90) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(url, timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    pytest.fail(f"no answer from {url}:\n{log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="session")
