@@ -24,7 +24,7 @@ _SHOWN_RECOMMENDATIONS = 10
 def summarize(store: Store, dataset: DatasetConfig, console: Console) -> None:
     """Print the current artifacts, the test metrics beside the baselines, and one user's recommendations."""
     _print_artifacts(store, dataset, console)
-    _print_metrics(store, dataset, console)
+    _print_metrics(store, dataset.name, console)
     _print_user(store, dataset, console)
     _print_next(store, dataset, console)
 
@@ -45,21 +45,18 @@ def _print_artifacts(store: Store, dataset: DatasetConfig, console: Console) -> 
     console.print(f"Texts: {escape(written)}.\n")
 
 
-def _print_metrics(store: Store, dataset: DatasetConfig, console: Console) -> None:
-    rows = store.get(dataset.name, "evaluation").scan().filter(pl.col("group") == "all").collect()
+def _print_metrics(store: Store, dataset: str, console: Console) -> None:
+    rows = store.get(dataset, "evaluation").scan().filter(pl.col("group") == "all").collect()
     first = rows.row(0, named=True)
     title = f"Test: protocol {first['protocol']}, candidates {first['candidates']}, fit {first['fit']}"
-    shown = ["hr_10", "ndcg_10", "mrr"]
-    domains = [*dataset.domains, "macro"] if len(dataset.domains) > 1 else [*dataset.domains]
-    table = Table("model", *(f"{domain} {metric}" for domain in domains for metric in shown), title=title)
-    for model in rows["model"].unique(maintain_order=True):
-        values = {
-            (domain, metric): value
-            for domain, metric, value in rows.filter(pl.col("model") == model)
-            .select("domain", "metric", "value")
-            .iter_rows()
-        }
-        table.add_row(model, *(f"{values[domain, metric]:.4f}" for domain in domains for metric in shown))
+    shown = {"hr_10": "HR@10", "ndcg_10": "NDCG@10", "mrr": "MRR"}
+    wide = rows.filter(pl.col("metric").is_in(list(shown))).pivot(
+        "metric", index=["domain", "model", "num_targets"], values="value", maintain_order=True
+    )
+    table = Table("domain", "model", "targets", *shown.values(), title=title)
+    for row in wide.sort(pl.col("domain") == "macro", "domain", maintain_order=True).iter_rows(named=True):
+        figures = (f"{row[metric]:.4f}" for metric in shown)
+        table.add_row(row["domain"], row["model"], f"{row['num_targets']:,}", *figures)
     console.print(table)
     console.print("Made to show that the machinery works; one seed, no tuning on test.\n")
 

