@@ -7,6 +7,7 @@ every answer. Read once, at the entry point, from ``semacdr.toml`` in the workin
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -18,6 +19,7 @@ from pydantic_settings import (
 )
 
 from semacdr.dataset import config_error
+from semacdr.errors import ConfigError
 
 
 class DuckDbSettings(BaseModel):
@@ -113,3 +115,5 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise config_error("settings (semacdr.toml, SEMACDR_*)", error, Settings) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("semacdr.toml is not TOML", found=error, do="mend the line that is named") from error

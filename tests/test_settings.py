@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from semacdr.errors import ConfigError
+from semacdr.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_arguments_win_over_environment_over_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (empty_folder / "semacdr.toml").write_text('store = "from-file"\n[llm]\nconcurrency = 3\n')
+    assert load_settings().store == Path("from-file")
+    monkeypatch.setenv("SEMACDR_STORE", "from-environment")
+    assert load_settings().store == Path("from-environment")
+    assert load_settings(store=Path("from-argument")).store == Path("from-argument")
+    assert load_settings(store=None).llm.concurrency == 3
+
+
+def test_unknown_key_is_refused_with_the_near_one(empty_folder: Path):
+    (empty_folder / "semacdr.toml").write_text("[llm]\nconcurency = 3\n")
+    with pytest.raises(ConfigError, match=r"llm\.concurency: unknown key, did you mean 'concurrency'"):
+        load_settings()
+
+
+def test_impossible_value_says_which(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SEMACDR_LLM__CONCURRENCY", "0")
+    with pytest.raises(ConfigError, match=r"llm\.concurrency: .*greater than or equal to 1 \(found '0'\)"):
+        load_settings()
+
+
+def test_settings_file_that_is_no_toml_is_refused(empty_folder: Path):
+    (empty_folder / "semacdr.toml").write_text("store = \n")
+    with pytest.raises(ConfigError, match=r"semacdr\.toml is not TOML"):
+        load_settings()
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SEMACDR_LLM__API_KEY", "hush")
+    assert "hush" not in repr(load_settings())
