@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from prefect import task
 from prefect.client.schemas.objects import State, TaskRun
 
@@ -12,9 +13,11 @@ from semacdr.errors import TransientError
 from semacdr.logs import configure_logging
 from semacdr.pipeline import Context, find_stage
 from semacdr.pipeline import run_stage as run_pipeline_stage
-from semacdr.progress import LogProgress, Progress
 from semacdr.settings import load_settings
 from semacdr.store import Store
+from semacdr.terminal import TerminalProgress
+
+log = structlog.get_logger()
 
 
 def _is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:  # noqa: ANN401 (Prefect's own signature)
@@ -30,7 +33,7 @@ def _is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:  # noqa
 @task(
     task_run_name="{stage} of {dataset}",
     retries=3,
-    retry_delay_seconds=[10, 60, 300],
+    retry_delay_seconds=[5, 30, 120],
     retry_condition_fn=_is_transient,
     persist_result=False,
 )
@@ -46,16 +49,11 @@ def run_stage(stage: str, dataset: str, store: str | None = None, *, refresh: bo
         dataset=load_dataset(dataset, settings.datasets),
         settings=settings,
         store=Store(settings.store),
-        progress=_progress,
+        progress=TerminalProgress(),
     )
-    artifacts = run_pipeline_stage(find_stage(stage), context, refresh=refresh)
+    try:
+        artifacts = run_pipeline_stage(find_stage(stage), context, refresh=refresh)
+    except TransientError as error:
+        log.warning("may pass by itself", stage=stage, error=error.what, found=str(error.found))
+        raise
     return {name: artifact.manifest.version for name, artifact in artifacts.items()}
-
-
-_progress: Progress = LogProgress()
-
-
-def show_progress_on(progress: Progress) -> None:
-    """Report long work of this process's runs elsewhere than in the log; a terminal does."""
-    global _progress  # noqa: PLW0603 (a task takes no argument that the server cannot store)
-    _progress = progress

@@ -18,11 +18,11 @@ from semacdr.dataset import load_dataset
 from semacdr.doctor import examine
 from semacdr.errors import ConfigError, SemacdrError, StoreError
 from semacdr.logs import configure_logging
-from semacdr.pipeline import STAGES, find_stage
+from semacdr.pipeline import STAGES, find_stage, refreshable
 from semacdr.report import summarize
 from semacdr.settings import load_settings
 from semacdr.store import Store
-from semacdr.terminal import TerminalProgress, open_console
+from semacdr.terminal import open_console
 
 STORE_OPTION = click.option(
     "--store", type=click.Path(path_type=Path), help="Folder of the store.  [default: settings, else ./store]"
@@ -81,14 +81,13 @@ def run(ctx: click.Context, dataset: str, store: Path | None, only: str | None, 
     """
     settings = load_settings(store=store)
     config = load_dataset(dataset, settings.datasets)
-    for name in (*refresh, *((only,) if only else ())):
-        find_stage(name)
+    refreshable(refresh)
+    if only:
+        find_stage(only)
     with _quiet_prefect(debug=ctx.find_root().params["debug"]):
         from flows.pipeline import nightly  # noqa: PLC0415 (Prefect takes seconds to import)
-        from flows.stages import show_progress_on  # noqa: PLC0415
 
-        show_progress_on(TerminalProgress())
-        nightly(dataset, store=str(settings.store), only=only, refresh=list(refresh))
+        nightly(dataset, store=str(settings.store), only=only, refresh=list(refresh), retries=0)
     if only is None:
         summarize(Store(settings.store), config, open_console())
 

@@ -17,7 +17,7 @@ nor who orchestrates them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -240,6 +240,21 @@ def find_stage(name: str) -> Stage:
         if stage.name == name:
             return stage
     raise ConfigError(f"no stage {name!r}", expected=close_names(name, [stage.name for stage in STAGES]))
+
+
+def refreshable(names: Iterable[str]) -> set[str]:
+    """Return the names, all of stages that gather from outside the store.
+
+    Raises:
+        ConfigError: there is no such stage, or it gathers nothing.
+    """
+    for name in names:
+        if find_stage(name).gather is None:
+            able = ", ".join(stage.name for stage in STAGES if stage.gather)
+            raise ConfigError(
+                f"stage {name!r} has nothing to refresh", found="it runs when its inputs change", expected=able
+            )
+    return set(names)
 
 
 def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[str, Artifact]:

@@ -6,7 +6,7 @@ import pytest
 
 from semacdr.dataset import load_dataset
 from semacdr.errors import ConfigError, DataError, StoreError
-from semacdr.pipeline import STAGES, Context, find_stage, run_stage
+from semacdr.pipeline import STAGES, Context, find_stage, refreshable, run_stage
 from semacdr.settings import Settings
 from semacdr.store import Store
 from semacdr.tables import TABLES
@@ -79,6 +79,12 @@ def test_failing_stage_publishes_nothing(context: Context):
         run_stage(find_stage("ingest"), context)
     assert context.store.manifests() == []
     assert not list((context.store.root / ".staging").iterdir())
+
+
+def test_only_stages_that_gather_can_be_refreshed():
+    assert refreshable(["semantics"]) == {"semantics"}
+    with pytest.raises(ConfigError, match=r"nothing to refresh(.*\n)*.*expected: semantics"):
+        refreshable(["training"])
 
 
 def test_unknown_stage_names_the_near_one():
