@@ -12,6 +12,7 @@ import dataframely as dy
 import polars as pl
 import pyarrow.parquet as pq
 
+from semacdr.dataset import AuditAction
 from semacdr.errors import DataError, examples
 
 CONTRACT_VERSION = 1
@@ -31,6 +32,26 @@ class TextSource(StrEnum):
     GENERATED = "generated"
     IMPORTED = "imported"
     FALLBACK = "fallback"
+
+
+class AuditRule(StrEnum):
+    """What an LLM's text can be found wanting in; the order is that in which a fallback names its reason."""
+
+    UNANSWERED = "unanswered"
+    CUT = "cut"
+    SCHEMA = "schema"
+    FORM = "form"
+    REFUSAL = "refusal"
+    REPETITION = "repetition"
+    SAME_TEXT = "same_text"
+    COPIED_EXAMPLE = "copied_example"
+    LANGUAGE = "language"
+    PROTECTED_TRAIT = "protected_trait"
+    BRAND_LEAK = "brand_leak"
+    CATEGORY_LEAK = "category_leak"
+    TITLE_LEAK = "title_leak"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
 
 
 class Part(StrEnum):
@@ -113,9 +134,29 @@ class Semantics(dy.Schema):
     model = dy.String(nullable=True, description="who wrote it; null for fallback")
     prompt = dy.String(nullable=True, description="name@version; null unless generated")
     fallback_reason = dy.String(nullable=True, description="why no LLM text was used; null unless fallback")
-    prompt_tokens = dy.Int64(nullable=True, description="of the call that wrote both views")
+    prompt_tokens = dy.Int64(nullable=True, description="of the call that wrote both views, or failed to")
     completion_tokens = dy.Int64(nullable=True)
     text_hash = dy.String(description="of the item text that it was made from")
+    need = dy.String(nullable=True, description="what it is wanted for, one word of the prompt's list")
+    occasions = dy.List(dy.String(), nullable=True, description="when it is used, of the prompt's list")
+    audience = dy.String(nullable=True, description="how skilled or committed those are who want it")
+    tastes = dy.List(dy.String(), nullable=True, description="how it is liked, of the prompt's list")
+    price_attitude = dy.String(nullable=True)
+
+
+class SemanticsAudit(dy.Schema):
+    """One row per view of an item and rule that an LLM's text did not pass; sorted by domain, item, view, rule."""
+
+    domain = dy.String(primary_key=True)
+    item_id = dy.String(primary_key=True, min_length=1)
+    view = dy.Enum(View, primary_key=True)
+    rule = dy.Enum(AuditRule, primary_key=True)
+    action = dy.Enum(AuditAction, description="of the data set; fallback: the text stands here alone")
+    value = dy.Float64(nullable=True, description="how much: words that leak, share of stop words, likeness")
+    detail = dy.String(description="what was found: the words, the reason, the item whose text it repeats")
+    text = dy.String(nullable=True, description="what was judged, or what the LLM said, at most 600 characters")
+    source = dy.Enum(TextSource)
+    model = dy.String(nullable=True, description="who wrote it")
 
 
 class Embeddings(dy.Schema):
@@ -214,7 +255,7 @@ TABLES: dict[str, dict[str, type[dy.Schema]]] = {
     "items": {"items": Items},
     "rejects": {"rejects": Rejects},
     "sequences": {"sequences": Sequences},
-    "semantics": {"semantics": Semantics},
+    "semantics": {"semantics": Semantics, "semantics_audit": SemanticsAudit},
     "embeddings": {"embeddings": Embeddings},
     "index": {"index_ids": IndexIds},
     "checkpoint": {"training_history": History},

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from semacdr.dataset import DatasetConfig
 from semacdr.errors import ConfigError, EngineError, StoreError, TransientError
 from semacdr.progress import Progress
 from semacdr.semantics import GatherReport, Responses, gather
+from semacdr.semantics.selection import Plan, dry_run
 from semacdr.settings import LlmSettings
 
 from .conftest import make_config, write_interactions, write_items
@@ -205,3 +208,104 @@ def test_gather_answers_that_cannot_be_kept_stop_the_run(world: Path, llm: LlmSe
     with pytest.raises(StoreError):
         run(world, one_at_a_time(llm))
     assert len(fake_server.chats) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "do"),
+    [
+        (401, "invalid key", "SEMACDR_LLM__API_KEY"),
+        (404, "no such model", "llm.served_name"),
+        (403, "quota", "api_key"),
+    ],
+)
+def test_gather_server_that_refuses_to_work_says_what_to_set(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer, status: int, message: str, do: str
+):
+    fake_server.served = "another"
+    fake_server.behaviour = lambda *_: (status, {"error": {"message": message}})
+    with pytest.raises(EngineError, match=do):
+        run(world, one_at_a_time(llm))
+    assert len(fake_server.chats) == 1
+
+
+def test_gather_context_shorter_than_the_prompt_says_what_to_set(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer
+):
+    fake_server.behaviour = lambda *_: (400, {"error": {"message": "maximum context length is 256 tokens"}})
+    with pytest.raises(EngineError, match=r"256 tokens[\s\S]*llm.max_model_len"):
+        run(world, one_at_a_time(llm))
+    assert len(fake_server.chats) == 2  # an item, and the harmless text that tells whether it was the item
+
+
+def test_gather_item_that_makes_the_server_fail_is_left_to_the_next_run(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer
+):
+    def fragile(body: dict[str, Any], _number: int) -> Reply:
+        return (500, {}) if "Sunset" in body["messages"][-1]["content"] else completion()
+
+    fake_server.behaviour = fragile
+    report = run(world, llm)
+    assert (report.asked, report.left_out, report.left_out_first) == (3, 1, ("films/m2",))
+    fake_server.behaviour = lambda *_: completion()
+    assert run(world, llm).asked == 1
+
+
+def test_gather_another_data_set_reuses_answers_to_the_same_items(
+    world: Path, tmp_path_factory: pytest.TempPathFactory, llm: LlmSettings, fake_server: FakeOpenAiServer
+):
+    run(world, llm)
+    other = tmp_path_factory.mktemp("other")
+    write_items(other / "items", [ITEMS[0], {**ITEMS[1], "item_id": "renamed"}, {**ITEMS[3], "title": "Ninotchka"}])
+    write_interactions(other / "interactions", {})
+    (other / "responses").symlink_to(world / "responses")
+    config = make_config(other).model_copy(update={"name": "another"})
+    config._folder = other
+    report = run(other, llm, config)
+    assert (report.reused, report.asked) == (2, 1)
+    assert fake_server.asked[-1] == "Ninotchka"
+
+
+def test_gather_disk_that_fills_up_keeps_what_was_answered(world: Path, llm: LlmSettings):
+    run(world, llm, budget={"items": 2})
+    size = next((world / "responses").glob("*.jsonl")).stat().st_size
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, limits[1]))
+    try:
+        with pytest.raises(StoreError, match="make room"):
+            run(world, one_at_a_time(llm))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert run(world, llm).asked == 2
+
+
+def plan(world: Path, llm: LlmSettings, **semantics: object) -> Plan:
+    responses = Responses(world / "responses")
+    return dry_run(make_config(world, **semantics), llm, world / "items", world / "interactions", responses)
+
+
+def test_dry_run_says_what_a_run_would_ask_and_asks_nothing(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer
+):
+    before = plan(world, llm, budget={"items": 3})
+    assert (before.items, before.wanted, before.calls, before.left_out) == (4, 4, 3, 1)
+    assert (before.tokens_measured, before.seconds, before.answered_otherwise) == (False, None, 0)
+    assert before.tokens > 3 * 160
+    assert fake_server.paths == []
+    run(world, llm, budget={"items": 3})
+    after = plan(world, llm)
+    assert (after.reused, after.wanted, after.calls) == (3, 1, 1)
+    assert after.tokens_measured
+    assert after.tokens == 130
+    assert after.seconds is not None
+    assert after.seconds >= 0
+    assert plan(world, llm, budget={"tokens": 50}).tokens == 50
+
+
+def test_dry_run_changed_prompt_says_that_it_costs_all(world: Path, llm: LlmSettings):
+    run(world, llm)
+    assert plan(world, llm).wanted == 0
+    changed = plan(world, llm, prompt="dual-view@1")
+    assert (changed.wanted, changed.answered_otherwise, changed.reused) == (4, 4, 0)
+    assert changed.seconds is not None  # at the rate that this model has shown with the other prompt

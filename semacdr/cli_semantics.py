@@ -1,0 +1,128 @@
+"""``semacdr semantics``: what a run would ask, and answers that are made elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from semacdr.dataset import DatasetConfig, Import, load_dataset
+from semacdr.errors import ConfigError
+from semacdr.semantics import Responses
+from semacdr.semantics.batch import export_requests
+from semacdr.semantics.models import identify
+from semacdr.semantics.selection import dry_run, select
+from semacdr.semantics.takein import take_in
+from semacdr.settings import Settings, load_settings
+from semacdr.store import Store
+from semacdr.terminal import open_console
+
+DATASET_OPTION = click.option("--dataset", required=True, help="Path of the data set's TOML, its folder, or its name.")
+STORE_OPTION = click.option(
+    "--store", type=click.Path(path_type=Path), help="Folder of the store.  [default: settings, else ./store]"
+)
+
+
+@click.group()
+def semantics() -> None:
+    """Plan the texts of a data set's items, and bring in answers that were made elsewhere.
+
+    The data set must be ingested: semacdr run DATASET --only ingest.
+    """
+
+
+@semantics.command()
+@DATASET_OPTION
+@STORE_OPTION
+def plan(dataset: str, store: Path | None) -> None:
+    """Say what a run would ask the LLM and what that would cost; asks nothing."""
+    config, settings, opened = _open(dataset, store)
+    planned = dry_run(config, settings.llm, *_inputs(config, opened), Responses(opened.responses))
+    table = Table("what", "number", title=f"{config.name}: {planned.prompt} by {planned.model}")
+    table.add_row("items with text", f"{planned.items:,}")
+    table.add_row("  with imported texts", f"{planned.imported:,}")
+    table.add_row("  answered before", f"{planned.reused:,}")
+    table.add_row("texts without an answer", f"{planned.wanted:,}")
+    table.add_row("  answered with another prompt, model or decoding", f"{planned.answered_otherwise:,}")
+    table.add_row("calls of the next run", f"{planned.calls:,}")
+    table.add_row("left to later runs by the budget", f"{planned.left_out:,}")
+    table.add_row("tokens", f"{planned.tokens:,} ({'measured' if planned.tokens_measured else 'guessed'})")
+    rate = f" at {planned.tokens_per_s:,.0f} tokens/s" if planned.tokens_per_s else ""
+    table.add_row("minutes", "unknown" if planned.seconds is None else f"{planned.seconds / 60:,.1f}{rate}")
+    open_console().print(table)
+
+
+@semantics.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@DATASET_OPTION
+@click.option("--model", required=True, help="Who wrote the texts; kept beside each of them.")
+@click.option(
+    "--domain", "domains", multiple=True, metavar="THEIRS=OURS", help="A domain that the file calls otherwise."
+)
+@click.option("--exclude", type=click.Path(path_type=Path), help="Text file of DOMAIN<TAB>ITEM lines to leave out.")
+@STORE_OPTION
+def import_answers(
+    file: Path, dataset: str, model: str, domains: tuple[str, ...], exclude: Path | None, store: Path | None
+) -> None:
+    """Take the answers of FILE into the response cache; the next run publishes them as imported.
+
+    FILE is Parquet with item_id, domain, specific, agnostic, or the output of a batch (.jsonl) whose requests
+    export-requests wrote. Everything passes the rules that a run's own answers pass.
+
+    \b
+    semacdr semantics import answers.parquet --dataset my-data --model gpt-x
+    semacdr run my-data --only semantics
+    """  # noqa: D301 (click reads a backspace as: keep these lines)
+    config, _, opened = _open(dataset, store)
+    named = dict(pair.split("=", 1) for pair in domains if "=" in pair)
+    if len(named) != len(domains):
+        raise ConfigError("--domain", found=", ".join(domains), expected="THEIRS=OURS, once for each domain")
+    source = Import(
+        file=str(file.resolve()), model=model, domains=named, exclude=str(exclude.resolve()) if exclude else None
+    )
+    items, _ = _inputs(config, opened)
+    taken = take_in(config, items, Responses(opened.responses), source)
+    table = Table("what", "number", title=f"{file.name}, by {model}")
+    table.add_row("rows", f"{taken.rows:,}")
+    table.add_row("accepted", f"{taken.accepted:,}")
+    table.add_row("  kept already", f"{taken.unchanged:,}")
+    for reason, count in taken.not_taken.items():
+        table.add_row(f"not taken: {reason}", f"{count:,}")
+    for rule, count in taken.findings.items():
+        table.add_row(f"audit: {rule}", f"{count:,}")
+    console = open_console()
+    console.print(table)
+    for example in taken.examples:
+        console.print(f"  {example}", markup=False, highlight=False)
+    console.print(f"Publish with: semacdr run {dataset} --only semantics", markup=False, highlight=False)
+
+
+@semantics.command("export-requests")
+@click.argument("output", type=click.Path(path_type=Path))
+@DATASET_OPTION
+@click.option("--model", help="Who is to answer, as the service calls it.  [default: as in the settings]")
+@click.option("--limit", type=click.IntRange(min=1), help="Requests at most, most-interacted items first.")
+@STORE_OPTION
+def export(output: Path, dataset: str, model: str | None, limit: int | None, store: Path | None) -> None:
+    """Write OUTPUT, a file for a batch API: one request per item text that has no answer.
+
+    Take the batch's output in again with `semacdr semantics import`.
+    """
+    config, settings, opened = _open(dataset, store)
+    if not output.parent.is_dir():
+        raise ConfigError(f"no folder {output.parent}", found="nothing there", do="make it, or name another file")
+    items, interactions = _inputs(config, opened)
+    selection = select(config, settings.llm, items, interactions, Responses(opened.responses))
+    exported = export_requests(config, selection, items, output, model or identify(settings.llm).name, limit)
+    left = f"; {exported.left_out:,} beyond the limit" if exported.left_out else ""
+    click.echo(f"{exported.requests:,} requests in {output}; {exported.answered:,} items have texts{left}")
+
+
+def _open(dataset: str, store: Path | None) -> tuple[DatasetConfig, Settings, Store]:
+    settings = load_settings(store=store)
+    return load_dataset(dataset, settings.datasets), settings, Store(settings.store)
+
+
+def _inputs(config: DatasetConfig, store: Store) -> tuple[Path, Path]:
+    return store.get(config.name, "items").path, store.get(config.name, "interactions").path
