@@ -125,13 +125,13 @@ def _prefect_server() -> Finding:
 
 
 def _store(settings: Settings) -> list[Finding]:
-    store = Store(settings.store)
+    store = Store(settings.store, settings.cache)
     place = store.root
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    versions = len(store.manifests()) if store.root.exists() else 0
-    findings = [Finding("ok", "store", f"{store.root}, {versions} versions")]
+    versions = len(store.manifests())
+    findings = [Finding("ok", "store", f"{store.uri}, {versions} versions")]
     if not os.access(place, os.W_OK):
         findings = [Finding("missing", "store", f"{place} is not writable", "choose another with --store")]
     low = free < _MIN_FREE_BYTES

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -77,8 +77,8 @@ class Settings(BaseSettings):
         toml_file="semacdr.toml",
     )
 
-    store: Path = Path("store")
-    """Where artifacts are published."""
+    store: str = "store"
+    """Where artifacts are published: a folder, or ``s3://bucket/prefix``."""
     cache: Path = Path(".cache")
     """What can be made again: converted models."""
     datasets: tuple[Path, ...] = (Path("examples"),)
@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     duckdb: DuckDbSettings = DuckDbSettings()
     llm: LlmSettings = LlmSettings()
     encoder: EncoderSettings = EncoderSettings()
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _store_may_be_a_path(cls, store: object) -> object:
+        return str(store) if isinstance(store, Path) else store
 
     @classmethod
     def settings_customise_sources(

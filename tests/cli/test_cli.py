@@ -33,7 +33,14 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("artifacts",), ("show",), ("sql",), ("doctor",)])
+COMMANDS = [
+    (),
+    *((name,) for name in main.commands),
+    *(("catalog", name) for name in main.commands["catalog"].commands),  # type: ignore[attr-defined]
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_page_of_help(command: tuple[str, ...]):
     result = call(*command, "--help")
     assert result.exit_code == 0
@@ -58,12 +65,12 @@ def test_sql_takes_a_file(store: Path, tmp_path: Path):
 
 def test_missing_things_end_with_one_message(store: Path, tmp_path: Path):
     cases = {
-        ("show", "itms", "--store", store): (1, "did you mean 'items'"),
-        ("show", "items@1999.01.01", "--store", store): (1, "found:    versions "),
+        ("show", "itms", "--store", store): (2, "did you mean 'items'"),
+        ("show", "items@1999.01.01", "--store", store): (2, "no items@1999.01.01 of data set"),
         ("sql", "selct", "--store", store): (2, "DuckDB refuses the query"),
         ("sql", "select 1", "--store", tmp_path / "none"): (1, "no catalog"),
         ("artifacts", "--store", tmp_path / "none"): (1, "nothing is published"),
-        ("show", "items", "--store", tmp_path / "none"): (2, "which data set?"),
+        ("show", "items", "--store", tmp_path / "none"): (2, "nothing is published"),
         ("run", "nowhere"): (2, "no data set 'nowhere'"),
     }
     for arguments, (code, message) in cases.items():
