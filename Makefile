@@ -13,7 +13,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet --no-deps $(if $(TORCH_INDEX),-
 MODEL := .cache/models/smollm2-135m-instruct
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
 
-.PHONY: help setup vllm-cpu vllm-gpu ready demo test check format lock deploy clean
+.PHONY: help setup vllm-cpu vllm-gpu ready demo test check format lock docs deploy clean
 .DEFAULT_GOAL := help
 
 help: ## Show these targets.
@@ -48,6 +48,9 @@ format: setup ## Rewrite the code in the one format.
 lock: setup ## Write requirements/cpu.lock from .venv.
 	{ head -n 1 requirements/cpu.lock; $(BIN)/pip freeze --exclude-editable | sed 's/^torch==\(.*\)+cpu/torch==\1/'; } > .cache/cpu.lock
 	mv .cache/cpu.lock requirements/cpu.lock
+
+docs: setup ## Write docs/tables.md from semacdr/tables.py.
+	$(BIN)/python -m semacdr.table_docs
 
 deploy: setup ## Register the deployments on the Prefect server of PREFECT_API_URL.
 	$(BIN)/prefect work-pool create semacdr --type process --overwrite

@@ -48,7 +48,7 @@ def run_stage(stage: str, dataset: str, store: str | None = None, *, refresh: bo
     context = Context(
         dataset=load_dataset(dataset, settings.datasets),
         settings=settings,
-        store=Store(settings.store),
+        store=Store(settings.store, settings.cache),
         progress=TerminalProgress(),
     )
     try:

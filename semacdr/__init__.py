@@ -1,3 +1,18 @@
 """SemaCDR: cross-domain sequential recommendation from LLM-written item semantics, as an offline pipeline."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semacdr.reader import open_store
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "open_store"]
+
+
+def __getattr__(name: str) -> object:
+    # At the first use: `import semacdr` alone, as `semacdr --version` does it, need not load polars.
+    if name == "open_store":
+        from semacdr.reader import open_store  # noqa: PLC0415
+
+        return open_store
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,7 @@ import httpx
 from semacdr.dataset import load_dataset
 from semacdr.errors import ConfigError
 from semacdr.interactions import raw_files
+from semacdr.pipeline import check_dataset
 from semacdr.semantics.models import has_gpu, model_to_serve
 from semacdr.semantics.resolve import vllm_python
 from semacdr.settings import Settings
@@ -125,13 +126,13 @@ def _prefect_server() -> Finding:
 
 
 def _store(settings: Settings) -> list[Finding]:
-    store = Store(settings.store)
+    store = Store(settings.store, settings.cache)
     place = store.root
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    versions = len(store.manifests()) if store.root.exists() else 0
-    findings = [Finding("ok", "store", f"{store.root}, {versions} versions")]
+    versions = len(store.manifests())
+    findings = [Finding("ok", "store", f"{store.uri}, {versions} versions")]
     if not os.access(place, os.W_OK):
         findings = [Finding("missing", "store", f"{place} is not writable", "choose another with --store")]
     low = free < _MIN_FREE_BYTES
@@ -144,6 +145,7 @@ def _store(settings: Settings) -> list[Finding]:
 def _dataset(settings: Settings, dataset: str) -> Finding:
     try:
         config = load_dataset(dataset, settings.datasets)
+        check_dataset(config)
         files = raw_files(config)
     except ConfigError as error:
         return Finding("missing", f"data set {dataset}", str(error.what), error.do)

@@ -13,18 +13,20 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from semacdr.errors import StoreError
 
 FILE_NAME = "manifest.json"
 LAYOUT_VERSION = 1
 """Of the store's folders and manifests; a reader refuses a newer one."""
-VERSION_PATTERN = re.compile(r"\d{4}\.\d{2}\.\d{2}(\.\d+)?")
+VERSION_PATTERN = re.compile(r"[0-9]{4}\.[0-9]{2}\.[0-9]{2}(\.[1-9][0-9]*)?")
+_REDO = "restore the file, or remove the version's folder and run again"
 LIBRARIES = ("semacdr", "duckdb", "polars", "pyarrow", "torch", "faiss-cpu", "faiss-gpu", "sentence-transformers")
 
 
@@ -48,8 +50,17 @@ class FileRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
+    """Below the artifact's folder, with ``/``."""
     bytes: int
     sha256: str
+
+    @field_validator("path")
+    @classmethod
+    def _stays_in_the_folder(cls, path: str) -> str:
+        parts = path.split("/")
+        if not path.isprintable() or "\\" in path or not all(parts) or {".", ".."} & set(parts):
+            raise ValueError(f"a file cannot be called {path!a}")
+        return path
 
 
 class Manifest(BaseModel):
@@ -83,6 +94,8 @@ class Manifest(BaseModel):
     code_commit: str | None = None
     libraries: dict[str, str] = {}
     hardware: str = ""
+    seal: str = ""
+    """sha256 of the manifest's own bytes with this value empty: an edit by hand or a flipped bit shows."""
 
     @property
     def reference(self) -> str:
@@ -110,53 +123,95 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """Return the manifest as it is stored: sealed."""
+    unsealed = manifest.model_copy(update={"seal": ""}).model_dump_json(indent=2) + "\n"
+    seal = hashlib.sha256(unsealed.encode()).hexdigest()
+    return _with_seal(unsealed, "", seal).encode()
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Return the manifest that was read at ``where``.
+
+    Raises:
+        StoreError: it is no manifest, of a newer layout, or not as it was written.
+    """
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        layout = _layout(data)
+        if layout > LAYOUT_VERSION:
+            raise StoreError(
+                f"{where} was written by a newer SemaCDR",
+                found=f"layout {layout}",
+                expected=f"at most {LAYOUT_VERSION}",
+                do="upgrade this installation",
+            ) from error
+        raise StoreError(f"{where} is no manifest", found=error, do=_REDO) from error
+    unsealed = _with_seal(data.decode(), manifest.seal, "")
+    if not manifest.seal or hashlib.sha256(unsealed.encode()).hexdigest() != manifest.seal:
+        raise StoreError(
+            f"{where} is not as it was written",
+            found=f"seal {manifest.seal[:16] or 'missing'}",
+            expected="the sha256 of its other bytes",
+            do=_REDO,
+        )
+    return manifest
+
+
+def _with_seal(text: str, old: str, new: str) -> str:
+    head, _, tail = text.rpartition(f'"seal": "{old}"')
+    return f'{head}"seal": "{new}"{tail}'
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest so that it is either whole on disk or absent."""
     partial = folder / f"{FILE_NAME}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json(indent=2) + "\n")
+    with partial.open("wb") as file:
+        file.write(manifest_bytes(manifest))
         file.flush()
         os.fsync(file.fileno())
     partial.replace(folder / FILE_NAME)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read an artifact's manifest.
-
-    Raises:
-        StoreError: it is no manifest, or of a newer layout.
-    """
-    path = folder / FILE_NAME
+def _layout(data: bytes) -> int:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        newer = raw.get("layout_version", 0) > LAYOUT_VERSION
-        manifest = None if newer else Manifest.model_validate(raw)
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
-        raise StoreError(
-            f"{path} is no manifest", found=error, do="restore the file, or remove the version's folder and run again"
-        ) from error
-    if manifest is None:
-        raise StoreError(
-            f"{path} was written by a newer SemaCDR",
-            found=f"layout {raw['layout_version']}",
-            expected=f"at most {LAYOUT_VERSION}",
-            do="upgrade this installation",
-        )
-    return manifest
+        return int(json.loads(data)["layout_version"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+def changes(before: object, after: object, field: str = "") -> dict[str, tuple[object, object]]:
+    """Return the fields that differ between two JSON values, by dotted path: the old value and the new one.
+
+    A field that one of them lacks is None there.
+    """
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        found: dict[str, tuple[object, object]] = {}
+        for name in sorted({*before, *after}):
+            found |= changes(before.get(name), after.get(name), f"{field}.{name}" if field else str(name))
+        return found
+    return {} if before == after else {field: (before, after)}
 
 
 def environment() -> dict[str, Any]:
     """Return what a manifest keeps of where it was made: commit, library versions, hardware."""
-    versions = {}
+    hardware = f"{platform.machine()}, {os.cpu_count()} cores"
+    return {"code_commit": _commit(), "libraries": dict(_libraries()), "hardware": hardware}
+
+
+@cache
+def _libraries() -> tuple[tuple[str, str], ...]:
+    versions = []
     for library in LIBRARIES:
         try:
-            versions[library] = metadata.version(library)
+            versions.append((library, metadata.version(library)))
         except metadata.PackageNotFoundError:
             continue
-    hardware = f"{platform.machine()}, {os.cpu_count()} cores"
-    return {"code_commit": _commit(), "libraries": versions, "hardware": hardware}
+    return tuple(versions)
 
 
+@cache
 def _commit() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

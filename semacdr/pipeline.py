@@ -27,10 +27,11 @@ from semacdr import embeddings, index, interactions, semantics, sequences
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import ConfigError, close_names
 from semacdr.manifest import Facts, fingerprint
+from semacdr.model.config import load_preset
 from semacdr.progress import Progress
 from semacdr.settings import Settings
-from semacdr.store import CURRENT, Artifact, Draft, Store, rebuild_catalog
-from semacdr.tables import CONTRACT_VERSION
+from semacdr.store import CURRENT, Artifact, Draft, Store, catalog_shows, rebuild_catalog
+from semacdr.tables import CONTRACT_VERSIONS, check_contract
 
 log = structlog.get_logger()
 
@@ -242,6 +243,16 @@ def find_stage(name: str) -> Stage:
     raise ConfigError(f"no stage {name!r}", expected=close_names(name, [stage.name for stage in STAGES]))
 
 
+def check_dataset(dataset: DatasetConfig) -> None:
+    """Find what is wrong with a data set before anything runs, so that no LLM is paid for a slip of the pen.
+
+    Raises:
+        ConfigError: a raw file is missing, there is no such preset, or an override is impossible.
+    """
+    interactions.raw_files(dataset)
+    load_preset(dataset.training.preset, dataset.training.overrides)
+
+
 def refreshable(names: Iterable[str]) -> set[str]:
     """Return the names, all of stages that gather from outside the store.
 
@@ -276,11 +287,13 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
     dataset, store = context.dataset.name, context.store
     bound = log.bind(stage=stage.name, dataset=dataset)
     inputs = {name: store.get(dataset, name) for name in stage.inputs}
+    for artifact in inputs.values():
+        check_contract(artifact.manifest.name, artifact.manifest.contract_version, artifact.reference)
     if not (refresh and stage.gather) and (known := _published(stage, context, inputs)):
         bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
         return known
     if stage.gather is not None:
-        with store.disk_errors():
+        with store.gathering_responses():
             stage.gather(context, inputs)
         if known := _published(stage, context, inputs):
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
@@ -309,7 +322,7 @@ def _draft(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> Dr
     identity = {
         "stage": stage.name,
         "revision": stage.revision,
-        "contract": CONTRACT_VERSION,
+        "contracts": {name: CONTRACT_VERSIONS[name] for name in stage.outputs},
         "config": config,
         "sources": sources,
         "inputs": {name: artifact.manifest.fingerprint for name, artifact in inputs.items()},
@@ -332,6 +345,6 @@ def _published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -
     if len(known) < len(stage.outputs):
         return None
     moved = [store.set_alias(dataset, name, CURRENT, artifact.manifest.version) for name, artifact in known.items()]
-    if any(moved) or not store.catalog.exists():
+    if any(moved) or not catalog_shows(store, known.values()):
         rebuild_catalog(store)
     return known

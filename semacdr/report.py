@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -42,7 +43,15 @@ def _print_artifacts(store: Store, dataset: DatasetConfig, console: Console) -> 
     written = ", ".join(
         f"{texts:,} {source}" + (f" by {model}" if model else "") for source, model, texts in counts.iter_rows()
     )
-    console.print(f"Texts: {escape(written)}.\n")
+    console.print(f"Texts: {escape(written)}.")
+    waiting = semantics.scan().filter(pl.col("fallback_reason") == "not asked").select("domain", "item_id")
+    if num_waiting := waiting.unique().collect().height:
+        console.print(
+            f"{num_waiting:,} items make do with their own words: `semacdr run {dataset.name} --refresh semantics`"
+            " asks the LLM for as many as the data set's budget allows.",
+            highlight=False,
+        )
+    console.print()
 
 
 def _print_metrics(store: Store, dataset: str, console: Console) -> None:
@@ -63,15 +72,21 @@ def _print_metrics(store: Store, dataset: str, console: Console) -> None:
 
 def _print_user(store: Store, dataset: DatasetConfig, console: Console) -> None:
     user, history, recommended = example_user(store, dataset.name)
-    console.print(f"[bold]User {user}[/]: the last {_SHOWN_EVENTS} events in each domain")
+    if user is None:
+        console.print("No user has a recommendation: every item of every domain has been seen.")
+        return
+    console.print(f"[bold]User {escape(user)}[/]: the last {_SHOWN_EVENTS} events in each domain")
     for domain in history["domain"].unique(maintain_order=True):
         console.print(f"  {domain}")
         for row in history.filter(pl.col("domain") == domain).iter_rows(named=True):
-            console.print(f"    {row['event_date']}  {row['item_id']}  {escape(row['title'][:80])}", highlight=False)
+            console.print(
+                f"    {row['event_date']}  {escape(row['item_id'])}  {escape(row['title'][:80])}", highlight=False
+            )
     console.print(f"\n[bold]{_SHOWN_RECOMMENDATIONS} recommendations[/], with what the item's semantics say")
     for row in recommended.iter_rows(named=True):
         console.print(
-            f"  {row['domain']} {row['rank']}. {row['item_id']}  {escape(row['title'][:80])}  ({row['score']:.3f})",
+            f"  {row['domain']} {row['rank']}. {escape(row['item_id'])}  {escape(row['title'][:80])}"
+            f"  ({row['score']:.3f})",
             highlight=False,
         )
         console.print(f"      why: {row['reason']}", style="dim", highlight=False)
@@ -82,8 +97,11 @@ def _print_user(store: Store, dataset: DatasetConfig, console: Console) -> None:
             console.print(f"        agnostic: {escape(row['agnostic_text'])}", style="dim", highlight=False)
 
 
-def example_user(store: Store, dataset: str) -> tuple[str, pl.DataFrame, pl.DataFrame]:
-    """Return a user with a history in every domain, the recent history, and the recommendations."""
+def example_user(store: Store, dataset: str) -> tuple[str | None, pl.DataFrame, pl.DataFrame]:
+    """Return a user with a history in every domain, the recent history, and the recommendations.
+
+    The user is None when nobody has a recommendation.
+    """
     with duckdb.connect() as connection:
         views = {
             "recommended": "recommendations",
@@ -94,7 +112,8 @@ def example_user(store: Store, dataset: str) -> tuple[str, pl.DataFrame, pl.Data
         for view, name in views.items():
             frame = store.get(dataset, name).scan().collect()
             connection.register(view, frame.to_arrow())
-        (user,) = connection.execute(read_sql("report/example_user")).fetchall()[0]
+        found = connection.execute(read_sql("report/example_user")).fetchone()
+        user: str | None = found[0] if found else None
         history = connection.sql(read_sql("report/history"), params={"user_id": user, "length": _SHOWN_EVENTS}).pl()
         recommended = connection.sql(
             read_sql("report/recommended"), params={"user_id": user, "length": _SHOWN_RECOMMENDATIONS}
@@ -108,13 +127,25 @@ def _print_next(store: Store, dataset: DatasetConfig, console: Console) -> None:
     catalog = _short(store.catalog)
     user, _, _ = example_user(store, dataset.name)
     queries = (
-        f"from recommendations where dataset = '{dataset.name}' and user_id = '{user}' order by domain, rank limit 10",
+        (
+            f"from recommendations where dataset = '{dataset.name}' and user_id = {_quote(user or '')}"
+            " order by domain, rank limit 10"
+        ),
         "select name, version, created_at, ndcg_10, inputs from artifacts where name in ('checkpoint', 'evaluation')",
         f"select view, source, count(*) from semantics where dataset = '{dataset.name}' group by all order by all",
     )
     console.print("\n[bold]Try next[/] (any DuckDB client reads the catalog)")
     for query in queries:
-        console.print(f'  {program} {catalog} -c "{query}"', highlight=False, soft_wrap=True, markup=False)
+        console.print(f"  {program} {catalog} -c {_shell(query)}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _quote(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _shell(query: str) -> str:
+    """Quote a query for a shell: readable in double quotes where they mean what they say."""
+    return shlex.quote(query) if set(query) & set('"$`\\') else f'"{query}"'
 
 
 def _short(path: Path) -> str:

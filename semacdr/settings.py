@@ -10,11 +10,12 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -87,8 +88,8 @@ class Settings(BaseSettings):
         toml_file="semacdr.toml",
     )
 
-    store: Path = Path("store")
-    """Where artifacts are published."""
+    store: str = "store"
+    """Where artifacts are published: a folder, or ``s3://bucket/prefix``."""
     cache: Path = Path(".cache")
     """What can be made again: converted models."""
     datasets: tuple[Path, ...] = (Path("examples"),)
@@ -98,6 +99,11 @@ class Settings(BaseSettings):
     duckdb: DuckDbSettings = DuckDbSettings()
     llm: LlmSettings = LlmSettings()
     encoder: EncoderSettings = EncoderSettings()
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _store_may_be_a_path(cls, store: object) -> object:
+        return str(store) if isinstance(store, Path) else store
 
     @classmethod
     def settings_customise_sources(
@@ -123,5 +129,12 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise config_error("settings (semacdr.toml, SEMACDR_*)", error, Settings) from error
+    except SettingsError as error:
+        raise ConfigError(
+            f"settings: {error}",
+            found=error.__cause__,
+            expected="in a variable of the environment, a list as JSON: '[\"http://gpu-1:8000/v1\"]'",
+            do="mend the variable",
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("semacdr.toml is not TOML", found=error, do="mend the line that is named") from error

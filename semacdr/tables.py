@@ -1,22 +1,22 @@
-"""Every table of the store: its columns, key and row rules. The only place where a column is named.
+"""Every table of the store: its columns, key, row rules and order. The only place where a column is named.
 
-A table is Parquet below its artifact's folder. ``check`` is run on every file before it is published.
+A table is Parquet below its artifact's folder. ``check`` is run on every file before it is published, and
+``docs/tables.md`` is made from this file (``make docs``).
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar
 
 import dataframely as dy
 import polars as pl
 import pyarrow.parquet as pq
+from polars.datatypes import DataTypeClass
 
 from semacdr.dataset import AuditAction
-from semacdr.errors import DataError, examples
-
-CONTRACT_VERSION = 1
-"""Of all tables together. Adding a column is compatible; anything else needs a new number."""
+from semacdr.errors import DataError, StoreError, examples
 
 
 class View(StrEnum):
@@ -62,26 +62,59 @@ class Part(StrEnum):
     TEST = "test"
 
 
-class Interactions(dy.Schema):
-    """One row per event of a user with an item in one domain; sorted by domain, user, time, item."""
+class Vector(dy.Any):
+    """A fixed-size list of finite float32, as wide as the encoder or model makes it."""
 
-    user_id = dy.String(primary_key=True, min_length=1)
-    domain = dy.String(primary_key=True)
-    item_id = dy.String(primary_key=True, min_length=1)
+    def __init__(self, *, description: str) -> None:
+        super().__init__(description=description)
+        self.nullable = False
+
+    def validate_dtype(self, dtype: pl.DataType | DataTypeClass) -> bool:
+        """Return whether a column's type is a fixed-size list of float32."""
+        return isinstance(dtype, pl.Array) and dtype.inner == pl.Float32
+
+    def validation_rules(self, expr: pl.Expr) -> dict[str, pl.Expr]:
+        """Return the row rules; a sum is finite when every number is."""
+        return super().validation_rules(expr) | {"finite": expr.arr.sum().is_finite()}
+
+
+class Table(dy.Schema):
+    """What all tables have."""
+
+    sort_order: ClassVar[tuple[str, ...]] = ()
+    """Columns that each file is sorted by, text by its bytes; empty: no order is promised."""
+
+
+_USER = "as in the log"
+_DOMAIN = "as the data set's TOML names it"
+_ITEM = "as in the log; unique within a domain only"
+_VIEW = "specific: an expert's words; agnostic: who wants it and why, in no domain's words"
+
+
+class Interactions(Table):
+    """One row per event of a user with an item in one domain."""
+
+    sort_order = ("domain", "user_id", "timestamp_s", "item_id")
+
+    user_id = dy.String(primary_key=True, min_length=1, description=_USER)
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    item_id = dy.String(primary_key=True, min_length=1, description=_ITEM)
     timestamp_s = dy.Int64(primary_key=True, description="seconds since 1970-01-01 UTC")
     rating = dy.Float64(nullable=True, description="as in the log; null for implicit feedback")
 
 
-class Items(dy.Schema):
-    """One row per item of one domain, in the log or in the item file; sorted by domain, item."""
+class Items(Table):
+    """One row per item of one domain, in the log or in the item file."""
 
-    domain = dy.String(primary_key=True)
-    item_id = dy.String(primary_key=True, min_length=1)
+    sort_order = ("domain", "item_id")
+
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    item_id = dy.String(primary_key=True, min_length=1, description=_ITEM)
     title = dy.String(nullable=True, description="HTML entities decoded, control characters removed")
-    brand = dy.String(nullable=True)
+    brand = dy.String(nullable=True, description="cleaned like the title, as are all texts")
     categories = dy.String(nullable=True, description="joined by ' > '")
-    description = dy.String(nullable=True)
-    price = dy.Float64(nullable=True)
+    description = dy.String(nullable=True, description="cut where it is very long")
+    price = dy.Float64(nullable=True, description="the one amount in the item file's text, in its currency")
     text = dy.String(nullable=True, description="title, brand, categories and description as one text")
     text_hash = dy.String(nullable=True, description="sha256 of text")
     has_metadata = dy.Bool(description="the item file has a record of it")
@@ -93,24 +126,28 @@ class Items(dy.Schema):
         return pl.col("has_text") == pl.col("text").is_not_null()
 
 
-class Rejects(dy.Schema):
+class Rejects(Table):
     """One row per raw record that was not accepted."""
 
+    sort_order = ("table", "domain", "file", "line")
+
     table = dy.String(description="interactions or items")
-    domain = dy.String()
+    domain = dy.String(description=_DOMAIN)
     file = dy.String(description="path below the data set's folder")
     line = dy.Int64(min=1, description="line of a JSONL file, row of a Parquet file, record of a CSV file")
-    reason = dy.String()
+    reason = dy.String(description="what is wrong with it, in a few words that can be counted")
     record = dy.String(nullable=True, description="the record, cut at 500 characters")
 
 
-class Sequences(dy.Schema):
-    """One row per user: all events over all domains, ordered by (time, domain, item)."""
+class Sequences(Table):
+    """One row per user: all events over all domains, the lists in the order of time, domain, item."""
 
-    user_id = dy.String(primary_key=True, min_length=1)
-    domains = dy.List(dy.String(), min_length=1)
-    item_ids = dy.List(dy.String(), min_length=1)
-    timestamps_s = dy.List(dy.Int64(), min_length=1)
+    sort_order = ("user_id",)
+
+    user_id = dy.String(primary_key=True, min_length=1, description=_USER)
+    domains = dy.List(dy.String(), min_length=1, description="of each event")
+    item_ids = dy.List(dy.String(), min_length=1, description="of each event")
+    timestamps_s = dy.List(dy.Int64(), min_length=1, description="seconds since 1970-01-01 UTC, never decreasing")
     parts = dy.List(dy.String(), description="train, validation or test, by the global temporal split")
     is_target = dy.List(dy.Bool(), description="the first event of the user in its domain and part, train left out")
 
@@ -123,134 +160,148 @@ class Sequences(dy.Schema):
         )
 
 
-class Semantics(dy.Schema):
-    """One row per view of an item that has text; sorted by domain, item, view."""
+class Semantics(Table):
+    """One row per view of an item that has text."""
 
-    domain = dy.String(primary_key=True)
-    item_id = dy.String(primary_key=True, min_length=1)
-    view = dy.Enum(View, primary_key=True)
-    text = dy.String(min_length=1)
+    sort_order = ("domain", "item_id", "view")
+
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    item_id = dy.String(primary_key=True, min_length=1, description=_ITEM)
+    view = dy.Enum(View, primary_key=True, description=_VIEW)
+    text = dy.String(min_length=1, description="what the view says of the item")
     source = dy.Enum(TextSource, description="generated by a run's LLM, imported, or fallback: the item's own words")
     model = dy.String(nullable=True, description="who wrote it; null for fallback")
     prompt = dy.String(nullable=True, description="name@version; null unless generated")
     fallback_reason = dy.String(nullable=True, description="why no LLM text was used; null unless fallback")
     prompt_tokens = dy.Int64(nullable=True, description="of the call that wrote both views, or failed to")
-    completion_tokens = dy.Int64(nullable=True)
-    text_hash = dy.String(description="of the item text that it was made from")
+    completion_tokens = dy.Int64(nullable=True, description="of the same call")
+    text_hash = dy.String(description="sha256 of the item text that it was made from")
     need = dy.String(nullable=True, description="what it is wanted for, one word of the prompt's list")
     occasions = dy.List(dy.String(), nullable=True, description="when it is used, of the prompt's list")
     audience = dy.String(nullable=True, description="how skilled or committed those are who want it")
     tastes = dy.List(dy.String(), nullable=True, description="how it is liked, of the prompt's list")
-    price_attitude = dy.String(nullable=True)
+    price_attitude = dy.String(nullable=True, description="what those who want it think of its price")
 
 
-class SemanticsAudit(dy.Schema):
-    """One row per view of an item and rule that an LLM's text did not pass; sorted by domain, item, view, rule."""
+class SemanticsAudit(Table):
+    """One row per view of an item and rule that an LLM's text did not pass."""
 
-    domain = dy.String(primary_key=True)
-    item_id = dy.String(primary_key=True, min_length=1)
-    view = dy.Enum(View, primary_key=True)
-    rule = dy.Enum(AuditRule, primary_key=True)
+    sort_order = ("domain", "item_id", "view", "rule")
+
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    item_id = dy.String(primary_key=True, min_length=1, description=_ITEM)
+    view = dy.Enum(View, primary_key=True, description=_VIEW)
+    rule = dy.Enum(AuditRule, primary_key=True, description="which rule: semacdr/semantics/rules.py")
     action = dy.Enum(AuditAction, description="of the data set; fallback: the text stands here alone")
     value = dy.Float64(nullable=True, description="how much: words that leak, share of stop words, likeness")
     detail = dy.String(description="what was found: the words, the reason, the item whose text it repeats")
     text = dy.String(nullable=True, description="what was judged, or what the LLM said, at most 600 characters")
-    source = dy.Enum(TextSource)
+    source = dy.Enum(TextSource, description="of the text that was judged")
     model = dy.String(nullable=True, description="who wrote it")
 
 
-class Embeddings(dy.Schema):
-    """One row per view of an item that has text; sorted by domain, item, view."""
+class Embeddings(Table):
+    """One row per view of an item that has text."""
 
-    domain = dy.String(primary_key=True)
-    item_id = dy.String(primary_key=True, min_length=1)
-    view = dy.Enum(View, primary_key=True)
-    vector = dy.Any(description="fixed-size list of float32, length 1")
-    encoder = dy.String()
+    sort_order = ("domain", "item_id", "view")
+
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    item_id = dy.String(primary_key=True, min_length=1, description=_ITEM)
+    view = dy.Enum(View, primary_key=True, description=_VIEW)
+    vector = Vector(description="what the encoder makes of the text; of length 1, so a product is a cosine")
+    encoder = dy.String(description="name and revision of what made the vector")
     whitening = dy.String(description="fingerprint of the whitening in whitening.safetensors")
 
 
-class IndexIds(dy.Schema):
+class IndexIds(Table):
     """One row per vector of a FAISS file: which item stands at which position."""
 
-    domain = dy.String(primary_key=True)
-    view = dy.Enum(View, primary_key=True)
-    position = dy.Int64(primary_key=True, min=0)
-    item_id = dy.String(min_length=1)
+    sort_order = ("domain", "view", "position")
+
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    view = dy.Enum(View, primary_key=True, description=_VIEW)
+    position = dy.Int64(primary_key=True, min=0, description="of the vector in `<domain>/<view>.faiss`")
+    item_id = dy.String(min_length=1, description=_ITEM)
 
 
-class History(dy.Schema):
+class History(Table):
     """One row per epoch of a training run."""
 
-    fit = dy.String(primary_key=True, description="train or refit")
-    epoch = dy.Int64(primary_key=True, min=1)
-    loss = dy.Float64()
+    fit = dy.String(primary_key=True, description="train: on training events; refit: on validation events too")
+    epoch = dy.Int64(primary_key=True, min=1, description="counted from 1 in each fit")
+    loss = dy.Float64(description="mean over the epoch's steps")
     validation_ndcg_10 = dy.Float64(nullable=True, description="macro over domains; null for refit")
-    seconds = dy.Float64()
+    seconds = dy.Float64(description="of the epoch, its validation too")
 
 
-class Metrics(dy.Schema):
+class Metrics(Table):
     """One row per metric of a model in a domain (``macro``: mean over domains) and group of targets."""
 
-    model = dy.String(primary_key=True)
-    protocol = dy.String(primary_key=True)
-    candidates = dy.String(primary_key=True)
-    fit = dy.String(primary_key=True)
-    part = dy.Enum(Part, primary_key=True)
-    seed = dy.Int64(primary_key=True)
-    domain = dy.String(primary_key=True)
+    model = dy.String(primary_key=True, description="a preset, or a baseline such as popularity")
+    protocol = dy.String(primary_key=True, description="gts: the global temporal split")
+    candidates = dy.String(primary_key=True, description="full: every item of the target's domain but the history's")
+    fit = dy.String(primary_key=True, description="refit: on training and validation events")
+    part = dy.Enum(Part, primary_key=True, description="where the targets lie")
+    seed = dy.Int64(primary_key=True, description="of the training run and of the order of ties")
+    domain = dy.String(primary_key=True, description="of the targets, or macro")
     group = dy.String(primary_key=True, description="all, or a subset of the targets such as cold")
-    metric = dy.String(primary_key=True)
-    value = dy.Float64(min=0, max=1)
-    num_targets = dy.Int64(min=0)
+    metric = dy.String(primary_key=True, description="such as ndcg_10, hr_10, mrr, coverage_10")
+    value = dy.Float64(min=0, max=1, description="higher is better")
+    num_targets = dy.Int64(min=0, description="that the value is taken over")
 
 
-class TargetRanks(dy.Schema):
+class TargetRanks(Table):
     """One row per model and target: the rank it was given among all candidates."""
 
-    model = dy.String(primary_key=True)
-    seed = dy.Int64(primary_key=True)
-    user_id = dy.String(primary_key=True)
-    domain = dy.String(primary_key=True)
-    item_id = dy.String()
-    rank = dy.Int64(min=1)
-    num_candidates = dy.Int64(min=1)
+    model = dy.String(primary_key=True, description="a preset, or a baseline such as popularity")
+    seed = dy.Int64(primary_key=True, description="of the training run and of the order of ties")
+    user_id = dy.String(primary_key=True, description=_USER)
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    item_id = dy.String(description="the target")
+    rank = dy.Int64(min=1, description="1 is best; ties stand in a seeded order")
+    num_candidates = dy.Int64(min=1, description="items that were ranked, the target among them")
 
 
-class Recommendations(dy.Schema):
+class Recommendations(Table):
     """One row per user, domain and rank; items of the user's history are left out."""
 
-    user_id = dy.String(primary_key=True, min_length=1)
-    domain = dy.String(primary_key=True)
-    rank = dy.Int64(primary_key=True, min=1)
-    item_id = dy.String(min_length=1)
+    sort_order = ("user_id", "domain", "rank")
+
+    user_id = dy.String(primary_key=True, min_length=1, description=_USER)
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    rank = dy.Int64(primary_key=True, min=1, description="1 is best; without gaps")
+    item_id = dy.String(min_length=1, description=_ITEM)
     score = dy.Float64(description="comparable within a user and domain only")
     reason = dy.String(description="the history and the view that carried most weight")
 
 
-class UserVectors(dy.Schema):
+class UserVectors(Table):
     """One row per user and target domain: the fused preference."""
 
-    user_id = dy.String(primary_key=True, min_length=1)
-    domain = dy.String(primary_key=True)
-    vector = dy.Any(description="fixed-size list of float32; its product with an item's vector ranks the items")
+    sort_order = ("user_id", "domain")
+
+    user_id = dy.String(primary_key=True, min_length=1, description=_USER)
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    vector = Vector(description="its product with an item's vector in `item_vectors` ranks the items")
     weight_target = dy.Float64(description="share of the history in this domain")
     weight_source = dy.Float64(description="share of the history in the other domains")
     weight_mixed = dy.Float64(description="share of the mixed history")
 
 
-class ItemVectors(dy.Schema):
+class ItemVectors(Table):
     """One row per item: the fused vector."""
 
-    domain = dy.String(primary_key=True)
-    item_id = dy.String(primary_key=True, min_length=1)
-    vector = dy.Any(description="fixed-size list of float32")
+    sort_order = ("domain", "item_id")
+
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    item_id = dy.String(primary_key=True, min_length=1, description=_ITEM)
+    vector = Vector(description="as the model fuses the two views and the ID")
     weight_agnostic = dy.Float64(description="share of the agnostic view")
     weight_specific = dy.Float64(description="share of the specific view")
     weight_id = dy.Float64(description="share of the ID; 0 for an item that training never saw")
 
 
-TABLES: dict[str, dict[str, type[dy.Schema]]] = {
+TABLES: dict[str, dict[str, type[Table]]] = {
     "interactions": {"interactions": Interactions},
     "items": {"items": Items},
     "rejects": {"rejects": Rejects},
@@ -265,6 +316,64 @@ TABLES: dict[str, dict[str, type[dy.Schema]]] = {
     "item_vectors": {"item_vectors": ItemVectors},
 }
 """Artifact -> its tables. A table ``t`` is ``t.parquet``, or the Parquet files below ``t/``."""
+
+CONTRACT_VERSIONS: dict[str, int] = {
+    "interactions": 1,
+    "items": 1,
+    "rejects": 1,
+    "sequences": 1,
+    "semantics": 1,
+    "embeddings": 1,
+    "index": 1,
+    "checkpoint": 1,
+    "evaluation": 1,
+    "recommendations": 1,
+    "user_vectors": 1,
+    "item_vectors": 1,
+}
+"""Artifact -> the version of its tables' contract, which its manifest keeps.
+
+A new column that may be null is compatible: readers give it as null for artifacts from before it. Anything else needs
+the next number here. ``tests/test_tables.py`` fails on a change that is not compatible and has the same number.
+"""
+
+FILES: dict[str, dict[str, str]] = {
+    "embeddings": {"whitening.safetensors": "per view, `<view>.mean` and `<view>.components`"},
+    "index": {"<domain>/<view>.faiss": "inner-product index of the view's vectors"},
+    "checkpoint": {
+        "model.safetensors": "the weights, and what the model knows of items",
+        "config.json": "the preset with its overrides, the history's length, the domains",
+        "vocabulary.parquet": "`domain`, `item_id`, `item_index`; items are counted from 1",
+    },
+}
+"""Artifact -> what else lies in its folder, and what it holds."""
+
+
+def check_contract(artifact: str, found: int, reference: str) -> None:
+    """Refuse an artifact whose tables this version of SemaCDR cannot read.
+
+    Args:
+        artifact: its name.
+        found: the contract version in its manifest.
+        reference: ``name@version``, for the message.
+
+    Raises:
+        StoreError: another contract, or an artifact that this version does not know.
+    """
+    known = CONTRACT_VERSIONS.get(artifact)
+    if found == known:
+        return
+    newer = known is None or found > known
+    raise StoreError(
+        f"{reference} has tables of {'a newer' if newer else 'an older'} contract",
+        found=f"{artifact}, contract version {found}",
+        expected="an artifact that this version of SemaCDR makes" if known is None else f"contract version {known}",
+        do=(
+            "upgrade this installation"
+            if newer
+            else "run the stage that makes it again: the new version has today's columns"
+        ),
+    )
 
 
 def table_files(folder: Path, table: str) -> list[Path]:
@@ -297,13 +406,15 @@ def check(artifact: str, folder: Path) -> dict[str, int]:
     return rows
 
 
-def _check_file(artifact: str, table: str, schema: type[dy.Schema], file: Path) -> None:
+def _check_file(artifact: str, table: str, schema: type[Table], file: Path) -> None:
     frame = pl.read_parquet(file, hive_partitioning=False)
     fault = "this is a fault of the stage that made it; please report it"
     columns = list(schema.columns())
     if frame.columns != columns:
         raise DataError(f"{artifact}: {table} ({file.name})", found=frame.columns, expected=columns, do=fault)
     enums = [name for name, column in schema.columns().items() if isinstance(column, dy.Enum)]
+    # Text is sorted as text, also where it names a category.
+    in_order = not schema.sort_order or _is_sorted(frame, schema.sort_order)
     frame = frame.with_columns(pl.col(name).cast(schema.columns()[name].dtype, strict=False) for name in enums)
     try:
         _, failure = schema.filter(frame)
@@ -317,3 +428,13 @@ def _check_file(artifact: str, table: str, schema: type[dy.Schema], file: Path) 
             expected="the rules in semacdr/tables.py",
             do=fault,
         )
+    if not in_order:
+        raise DataError(f"{artifact}: {table} ({file.name}) is not sorted", expected=schema.sort_order, do=fault)
+
+
+def _is_sorted(frame: pl.DataFrame, columns: tuple[str, ...]) -> bool:
+    in_order = pl.lit(value=True)
+    for name in reversed(columns):
+        this, following = pl.col(name).head(pl.len() - 1), pl.col(name).tail(pl.len() - 1)
+        in_order = (this < following) | ((this == following) & in_order)
+    return frame.height < 2 or bool(frame.select(in_order.all()).item())  # noqa: PLR2004 (one row is in order)

@@ -16,10 +16,10 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_arguments_win_over_environment_over_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch):
     (empty_folder / "semacdr.toml").write_text('store = "from-file"\n[llm]\nconcurrency = 3\n')
-    assert load_settings().store == Path("from-file")
+    assert load_settings().store == "from-file"
     monkeypatch.setenv("SEMACDR_STORE", "from-environment")
-    assert load_settings().store == Path("from-environment")
-    assert load_settings(store=Path("from-argument")).store == Path("from-argument")
+    assert load_settings().store == "from-environment"
+    assert load_settings(store=Path("from-argument")).store == "from-argument"
     assert load_settings(store=None).llm.concurrency == 3
 
 
@@ -44,3 +44,9 @@ def test_settings_file_that_is_no_toml_is_refused(empty_folder: Path):
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SEMACDR_LLM__API_KEY", "hush")
     assert "hush" not in repr(load_settings())
+
+
+def test_list_in_the_environment_that_is_no_json_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SEMACDR_LLM__URLS", "http://gpu-1:8000/v1")
+    with pytest.raises(ConfigError, match=r"a list as JSON: '\[\"http"):
+        load_settings()

@@ -28,7 +28,7 @@ from semacdr.model.histories import Events, IntArray, Queries, query_batches
 from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors
 from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.vocabulary import COLUMNS, Vocabulary
-from semacdr.tables import CONTRACT_VERSION
+from semacdr.tables import CONTRACT_VERSIONS
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
@@ -120,7 +120,7 @@ def save_checkpoint(
     save_file(tensors, folder / WEIGHTS_FILE)
     record = {
         "format_version": FORMAT_VERSION,
-        "contract_version": CONTRACT_VERSION,
+        "contract_version": CONTRACT_VERSIONS["checkpoint"],
         "model": model.config.model_dump(mode="json"),
         "max_length": max_length,
         "domains": list(vocabulary.domains),
@@ -168,7 +168,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path} cannot be read", found=error, do=_REDO) from error
     if not isinstance(record, dict):
         raise StoreError(f"{path} is no checkpoint's config", found=type(record).__name__, expected="a table", do=_REDO)
-    for key, known in (("format_version", FORMAT_VERSION), ("contract_version", CONTRACT_VERSION)):
+    for key, known in (("format_version", FORMAT_VERSION), ("contract_version", CONTRACT_VERSIONS["checkpoint"])):
         if record.get(key) != known:
             raise StoreError(
                 f"{path}: {key} is another than this version of SemaCDR reads",

@@ -59,8 +59,7 @@ def export_requests(
         limit: requests at most; services take some 50,000 a file.
     """
     prompt = load_prompt(config.semantics.prompt)
-    wanted = selection.wanted.unique(["domain", "text_hash"], keep="first", maintain_order=True)
-    chosen = wanted if limit is None else wanted.head(limit)
+    chosen = selection.wanted if limit is None else selection.wanted.head(limit)
     words = words_of(config)
     decoding = decoding_of(config)
     partial = output.with_name(f"{output.name}.partial")
@@ -87,7 +86,7 @@ def export_requests(
     return Exported(
         requests=chosen.height,
         answered=selection.imported + selection.reused,
-        left_out=wanted.height - chosen.height,
+        left_out=selection.wanted.height - chosen.height,
     )
 
 

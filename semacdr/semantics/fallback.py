@@ -42,7 +42,9 @@ def specific_fallback(text: str) -> str:
 
 def agnostic_fallback(text: str, brand: str | None, categories: str | None) -> str:
     """Return an item's text without what ties it to a brand, a category or a size; never empty."""
-    named = {_stem(word) for source in (brand, categories) if source for word in _WORD.findall(source)}
+    # With the labels that ingest sets before a brand and categories: "Brand: B. Category: A > B".
+    sources = (f"brand {brand}" if brand else "", f"category {categories}" if categories else "")
+    named = {_stem(word) for source in sources for word in _WORD.findall(source)}
     words = _WORD.findall(clean_item_text(text))
     kept = []
     after_number = False

@@ -105,7 +105,7 @@ def _demand_parts(split: Split, counts: list[tuple[Any, ...]]) -> None:
         f"sequences: the split leaves no events for {', '.join(empty)}",
         found=", ".join(f"{count} events for {part}" for part, count in events.items()),
         expected="events in all three parts; many events at one time cannot be cut apart",
-        do="; ".join(advice[Part(part)] for part in empty),
+        do="; ".join(advice[Part(part)] for part in empty) + "; if all events share a few times, none of it helps",
     )
 
 

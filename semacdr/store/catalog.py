@@ -6,161 +6,127 @@ storage format of DuckDB 1.4, so that older clients open it too.
 
 from __future__ import annotations
 
-import os
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
-import polars as pl
-import pyarrow.parquet as pq
 
 from semacdr import tables
 from semacdr.database import SQL_FOLDER
-from semacdr.manifest import Manifest, canonical_json
+from semacdr.manifest import Manifest
+from semacdr.store.artifact import Artifact
+from semacdr.store.catalog_rows import Histories, alias_rows, artifact_rows, file_rows, lineage_rows
+from semacdr.store.catalog_views import Shelf, view_sql
+from semacdr.store.remote import let_read
 
 if TYPE_CHECKING:
     from semacdr.store.store import Store
 
 STORAGE_VERSION = "v1.4.0"
+_PARAMETER = re.compile(r"\$(\w+)")
 
 
 def rebuild_catalog(store: Store) -> Path:
-    """Write ``catalog.duckdb`` anew from the manifests, and return its path.
+    """Write ``catalog.duckdb`` anew from the manifests, and return its path on this machine.
 
-    Views: one per table at ``current``, ``<table>_versions`` over all versions, and the tables ``artifacts`` and
-    ``lineage``; then every ``sql/catalog/*.sql``.
+    Tables: ``artifacts``, ``files``, ``lineage`` and ``aliases``. Views: one per table at ``current`` and
+    ``<table>_versions`` over all versions; then every ``sql/catalog/*.sql`` whose needs are there.
     """
-    with store.lock():
-        partial = store.root / f".catalog.{os.getpid()}.duckdb"
-        partial.unlink(missing_ok=True)
-        try:
-            _write(store, partial)
-            partial.replace(store.catalog)
-        finally:
-            partial.unlink(missing_ok=True)
-    return store.catalog
+    return store.replace_catalog(lambda path: _write(store, path))
+
+
+def catalog_shows(store: Store, artifacts: Iterable[Artifact]) -> bool:
+    """Tell whether the catalog can be read and has these artifacts as current.
+
+    It has not after a crash or a full disk between a publish and the rebuild, or when somebody damaged the file.
+    """
+    query = "select dataset, name, version from artifacts where list_contains(aliases, 'current')"
+    try:
+        with duckdb.connect(str(store.catalog), read_only=True) as connection:
+            shown = set(connection.execute(query).fetchall())
+    except duckdb.Error:
+        return False
+    return shown.issuperset((a.manifest.dataset, a.manifest.name, a.manifest.version) for a in artifacts)
 
 
 def _write(store: Store, path: Path) -> None:
     known = store.manifests()
-    aliases = {
-        (dataset, name): store.aliases(dataset, name)
-        for dataset, name in sorted({(manifest.dataset, manifest.name) for manifest in known})
-    }
+    histories = _histories(store, known)
     connection = duckdb.connect(":memory:")
     try:
-        connection.execute(f"attach {_quote(path)} as catalog (storage_version {_quote(STORAGE_VERSION)})")
+        shelf = Shelf(known, _root(store, known), let_read(connection, store.uri))
+        connection.execute(f"attach '{_quoted(path)}' as catalog (storage_version '{STORAGE_VERSION}')")
         connection.execute("use catalog")
-        connection.register("artifact_rows", _artifact_rows(store, known, aliases).to_arrow())
-        connection.register("lineage_rows", _lineage_rows(known).to_arrow())
-        connection.execute("create table artifacts as select * from artifact_rows")
-        connection.execute("create table lineage as select * from lineage_rows")
-        for artifact, schemas in tables.TABLES.items():
-            versions = [manifest for manifest in known if manifest.name == artifact]
-            for table in schemas if versions else ():
-                current = [m for m in versions if aliases[m.dataset, artifact].get("current") == m.version]
-                _create_view(connection, store, table, current, table)
-                _create_view(connection, store, f"{table}_versions", versions, table)
-        for file in sorted((SQL_FOLDER / "catalog").glob("*.sql")):
-            connection.execute(file.read_text(encoding="utf-8"))
+        rows = {
+            "artifacts": artifact_rows(known, histories, shelf.left_out, shelf.root),
+            "files": file_rows(known),
+            "lineage": lineage_rows(known),
+            "aliases": alias_rows(histories),
+        }
+        for table, values in rows.items():
+            connection.register("rows", values)
+            connection.execute(f"create table {table} as select * from rows")
+            connection.unregister("rows")
+        for statement in _view_statements(shelf, known, histories):
+            connection.execute(statement)
+        _run_files(connection)
         connection.execute("use memory")
         connection.execute("detach catalog")
     finally:
         connection.close()
 
 
-def _create_view(
-    connection: duckdb.DuckDBPyConnection, store: Store, view: str, versions: list[Manifest], table: str
-) -> None:
-    """A view cannot take parameters, so paths and names stand in its text, quoted by us."""
-    parts = []
-    for manifest in versions:
-        folder = store.root / manifest.dataset / manifest.name / manifest.version
-        files = tables.table_files(folder, table)
-        if not files:
-            continue
-        listed = ", ".join(_quote(file) for file in files)
-        parts.append(
-            f"select {_quote(manifest.dataset)} as dataset, {_quote(manifest.version)} as version,"
-            f" {_columns(files[0])} from read_parquet([{listed}], hive_partitioning = false)"
-        )
-    if parts:
-        connection.execute(f"create view {view} as " + " union all by name ".join(parts))
-
-
-def _columns(file: Path) -> str:
-    """List a file's columns, fixed-size vectors cast back: Parquet gives them as lists of any length."""
-    names = []
-    for column in pq.read_schema(file):
-        size = getattr(column.type, "list_size", 0)
-        names.append(f'"{column.name}"::float[{size}] as "{column.name}"' if size else f'"{column.name}"')
-    return ", ".join(names)
-
-
-def _artifact_rows(store: Store, known: list[Manifest], aliases: dict[tuple[str, str], dict[str, str]]) -> pl.DataFrame:
-    rows = [
-        {
-            "dataset": m.dataset,
-            "name": m.name,
-            "version": m.version,
-            "aliases": [a for a, version in aliases[m.dataset, m.name].items() if version == m.version],
-            "stage": m.stage,
-            "created_at": m.created_at,
-            "rows_in": m.rows_in,
-            "rows_out": sum(m.rows_out.values()),
-            "dropped": sum(m.dropped.values()),
-            "dropped_by_reason": canonical_json(m.dropped),
-            "bytes": sum(file.bytes for file in m.files),
-            "seconds": m.seconds,
-            "ndcg_10": m.metrics.get("ndcg_10"),
-            "hr_10": m.metrics.get("hr_10"),
-            "metrics": canonical_json(m.metrics),
-            "inputs": list(m.inputs),
-            "config": canonical_json(m.config),
-            "details": canonical_json(m.details),
-            "fingerprint": m.fingerprint,
-            "code_commit": m.code_commit,
-            "seed": m.seed,
-            "path": str(store.root / m.dataset / m.name / m.version),
-        }
-        for m in known
-    ]
-    schema: dict[str, Any] = {
-        "dataset": pl.String,
-        "name": pl.String,
-        "version": pl.String,
-        "aliases": pl.List(pl.String),
-        "stage": pl.String,
-        "created_at": pl.String,
-        "rows_in": pl.Int64,
-        "rows_out": pl.Int64,
-        "dropped": pl.Int64,
-        "dropped_by_reason": pl.String,
-        "bytes": pl.Int64,
-        "seconds": pl.Float64,
-        "ndcg_10": pl.Float64,
-        "hr_10": pl.Float64,
-        "metrics": pl.String,
-        "inputs": pl.List(pl.String),
-        "config": pl.String,
-        "details": pl.String,
-        "fingerprint": pl.String,
-        "code_commit": pl.String,
-        "seed": pl.Int64,
-        "path": pl.String,
+def _histories(store: Store, known: list[Manifest]) -> Histories:
+    return {
+        (dataset, name): store.alias_histories(dataset, name)
+        for dataset, name in sorted({(manifest.dataset, manifest.name) for manifest in known})
     }
-    frame = pl.DataFrame(rows, schema=schema)
-    return frame.with_columns(pl.col("created_at").str.to_datetime(time_zone="UTC"))
 
 
-def _lineage_rows(known: list[Manifest]) -> pl.DataFrame:
-    rows = [
-        {"dataset": m.dataset, "artifact": m.reference, "input": reference, "input_fingerprint": digest}
-        for m in known
-        for reference, digest in m.inputs.items()
-    ]
-    return pl.DataFrame(rows, schema=dict.fromkeys(("dataset", "artifact", "input", "input_fingerprint"), pl.String))
+def _root(store: Store, known: list[Manifest]) -> str:
+    """Return where other programs find the store's files."""
+    if not known:
+        return store.uri
+    first = known[0]
+    return store.location(first).removesuffix(f"/{first.dataset}/{first.name}/{first.version}")
 
 
-def _quote(value: object) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
+def _view_statements(shelf: Shelf, known: list[Manifest], histories: Histories) -> Iterator[str]:
+    for artifact, schemas in tables.TABLES.items():
+        versions = [manifest for manifest in known if manifest.name == artifact]
+        current = [m for m in versions if _is_current(histories, m)]
+        for table in schemas:
+            for view, chosen in ((table, current), (f"{table}_versions", versions)):
+                statement = view_sql(shelf, view, table, chosen)
+                if statement:
+                    yield statement
+
+
+def _is_current(histories: Histories, manifest: Manifest) -> bool:
+    moves = histories[manifest.dataset, manifest.name].get("current")
+    return moves is not None and moves[-1].version == manifest.version
+
+
+def _run_files(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the views of ``sql/catalog``, and its macros whose views are there."""
+    for file in sorted((SQL_FOLDER / "catalog").glob("*.sql")):
+        connection.execute(file.read_text(encoding="utf-8"))
+    there = {str(name) for (name,) in connection.execute("select table_name from information_schema.tables").fetchall()}
+    for file in sorted((SQL_FOLDER / "catalog" / "macros").glob("*.sql")):
+        text = file.read_text(encoding="utf-8")
+        if there.issuperset(_header(text, "Needs")):
+            parameters = ", ".join(_header(text, "Parameters")).replace("=", ":=").replace("$", "")
+            body = _PARAMETER.sub(r"\1", text)
+            connection.execute(f"create macro {file.stem}({parameters}) as table\n{body}")
+
+
+def _header(text: str, label: str) -> list[str]:
+    """Return what a line such as ``-- Needs: embeddings, items.`` lists."""
+    line = re.search(rf"^-- {label}: (.+)\.$", text, re.MULTILINE)
+    return line[1].split(", ") if line else []
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

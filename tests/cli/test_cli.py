@@ -33,7 +33,14 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("artifacts",), ("show",), ("sql",), ("doctor",)])
+COMMANDS = [
+    (),
+    *((name,) for name in main.commands),
+    *(("catalog", name) for name in main.commands["catalog"].commands),  # type: ignore[attr-defined]
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_page_of_help(command: tuple[str, ...]):
     result = call(*command, "--help")
     assert result.exit_code == 0
@@ -58,12 +65,12 @@ def test_sql_takes_a_file(store: Path, tmp_path: Path):
 
 def test_missing_things_end_with_one_message(store: Path, tmp_path: Path):
     cases = {
-        ("show", "itms", "--store", store): (1, "did you mean 'items'"),
-        ("show", "items@1999.01.01", "--store", store): (1, "found:    versions "),
+        ("show", "itms", "--store", store): (2, "did you mean 'items'"),
+        ("show", "items@1999.01.01", "--store", store): (2, "no items@1999.01.01 of data set"),
         ("sql", "selct", "--store", store): (2, "DuckDB refuses the query"),
         ("sql", "select 1", "--store", tmp_path / "none"): (1, "no catalog"),
         ("artifacts", "--store", tmp_path / "none"): (1, "nothing is published"),
-        ("show", "items", "--store", tmp_path / "none"): (2, "which data set?"),
+        ("show", "items", "--store", tmp_path / "none"): (2, "nothing is published"),
         ("run", "nowhere"): (2, "no data set 'nowhere'"),
     }
     for arguments, (code, message) in cases.items():
@@ -115,3 +122,19 @@ def test_run_on_a_store_that_cannot_be_written_exits_with_1(toml: Path, tmp_path
     assert result.returncode == 1, result.stderr
     assert "cannot be written" in result.stderr
     assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_wrong_preset_is_found_before_anything_runs(toml: Path, tmp_path: Path):
+    toml.write_text(toml.read_text().replace("max_epochs = 3", "max_epoch = 3"))
+    result = call("run", toml, "--store", tmp_path / "store")
+    assert result.exit_code == 2
+    assert "did you mean 'max_epochs'" in result.output
+    assert not (tmp_path / "store").exists()
+
+
+def test_csv_of_lists_and_of_a_missing_file(store: Path, tmp_path: Path):
+    rows = call("sql", "select name, inputs from artifacts order by name", "--csv", "--store", store)
+    assert rows.output.splitlines()[:2] == ["name,inputs", "interactions,[]"]
+    missing = call("sql", tmp_path / "nope.sql", "--store", store)
+    assert missing.exit_code == 2
+    assert "no query in" in missing.output

@@ -36,3 +36,9 @@ def test_fallbacks_are_never_empty():
     for text in ("\u200b", " ", "<", "1"):
         assert specific_fallback(text)
         assert agnostic_fallback(text, text, text)
+
+
+def test_labels_before_brand_and_categories_are_left_out_with_them():
+    text = "Olive Oil 500ml. Brand: Bertolli. Category: Grocery > Oils. Fine and fruity."
+    assert agnostic_fallback(text, "Bertolli", "Grocery > Oils") == "Olive Fine and fruity"
+    assert agnostic_fallback("Brand new tea", None, None) == "Brand new tea"

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from semacdr.manifest import Facts, fingerprint
-from semacdr.store import Draft, Store, rebuild_catalog
-from tests.store.test_store import publish
+from semacdr import tables
+from semacdr.store import Store, rebuild_catalog
+from tests.store.actions import publish
+from tests.store.shelves import INTERACTIONS, RECOMMENDATIONS, embeddings, put
 
 
 @pytest.fixture
@@ -21,21 +22,8 @@ def store(tmp_path: Path) -> Store:
     publish(store, key=1)
     publish(store, key=2)
     publish(store, key=1, dataset="other")
-    draft = Draft(
-        dataset="toy",
-        stage="embeddings",
-        fingerprint=fingerprint("e"),
-        config={},
-        sources={},
-        inputs={"interactions": store.get("toy", "interactions")},
-    )
-    vectors = np.eye(3, 4, dtype=np.float32)
-    frame = pl.DataFrame({"domain": ["a"] * 3, "item_id": ["i", "j", "k"], "view": ["agnostic"] * 3}).with_columns(
-        pl.Series("vector", vectors, dtype=pl.Array(pl.Float32, 4)), encoder=pl.lit("e"), whitening=pl.lit("w")
-    )
-    with store.open_draft(draft, ["embeddings"]):
-        frame.write_parquet(draft.folders["embeddings"] / "embeddings.parquet")
-        store.publish(draft, Facts())
+    vectors = dict(zip([("a", item, "agnostic") for item in "ijk"], np.eye(3, 4), strict=True))
+    put(store, "embeddings", embeddings(vectors), inputs=[store.get("toy", "interactions")])
     rebuild_catalog(store)
     return store
 
@@ -115,3 +103,140 @@ def test_catalog_of_an_empty_store_has_its_tables(tmp_path: Path):
     tmp_path.mkdir(exist_ok=True)
     rebuild_catalog(store)
     assert query(store, "select count(*) from artifacts") == [(0,)]
+
+
+@pytest.mark.parametrize("name", ["plain", "it's", "a[b]*c", "sp ace/ümläut-e\u0301-\U0001f600"])
+def test_store_may_be_moved_to_any_folder(tmp_path: Path, name: str):
+    made = Store(tmp_path / "made")
+    version = publish(made)
+    publish(made, key=2)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    made.root.rename(tmp_path / name)
+    store = Store(tmp_path / name)
+    rebuild_catalog(store)
+    found = query(
+        store, f"select dataset, version, count(*) from interactions_versions where version = '{version}' group by all"
+    )
+    assert found == [("toy", version, 2)]
+
+
+def test_versions_of_other_width_are_lists_and_each_reads(store: Store):
+    wide = {("a", item, "agnostic"): vector for item, vector in zip("ijk", np.eye(3, 5), strict=True)}
+    put(store, "embeddings", embeddings(wide), key=2)
+    rebuild_catalog(store)
+    kinds = "select distinct typeof(vector), len(vector) from {} order by all"
+    assert query(store, kinds.format("embeddings_versions")) == [("FLOAT[]", 4), ("FLOAT[]", 5)]
+    assert query(store, kinds.format("embeddings")) == [("FLOAT[5]", 5)]
+
+
+def test_versions_of_one_width_keep_it(store: Store):
+    narrow = {("a", item, "agnostic"): vector for item, vector in zip("ij", np.eye(2, 4), strict=True)}
+    put(store, "embeddings", embeddings(narrow), key=2)
+    rebuild_catalog(store)
+    assert query(store, "select distinct typeof(vector), count(*) from embeddings_versions group by all") == [
+        ("FLOAT[4]", 5)
+    ]
+
+
+def test_older_versions_have_null_in_a_column_that_is_new(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """As the store was before ``rating``, and as it would be after a column ``device``."""
+    monkeypatch.setattr(tables, "check", lambda artifact, _: {artifact: 1})
+    frame = INTERACTIONS.head(1)
+    put(store, "interactions", frame.drop("rating").with_columns(user_id=pl.lit("old")), key="old", dataset="grown")
+    put(
+        store,
+        "interactions",
+        frame.with_columns(user_id=pl.lit("new"), device=pl.lit("tv")),
+        key="new",
+        dataset="grown",
+    )
+    rebuild_catalog(store)
+    found = "select user_id, rating, device from interactions_versions where dataset = 'grown' order by user_id"
+    assert query(store, found) == [("new", None, "tv"), ("old", None, None)]
+    assert query(store, "select device from interactions where dataset = 'toy'") == [(None,), (None,)]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not parquet", None])
+def test_broken_version_is_left_out_and_the_rest_reads(store: Store, content: bytes | None):
+    (first, second) = [manifest.version for manifest in store.manifests("toy", "interactions")]
+    file = store.root / "toy/interactions" / first / "interactions.parquet"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    rebuild_catalog(store)
+    assert query(store, "select distinct version from interactions_versions where dataset = 'toy'") == [(second,)]
+    told = query(store, "select version, left_out from artifacts where left_out is not null")
+    assert [version for version, _ in told] == [first]
+    assert "interactions" in told[0][1]
+
+
+def test_version_that_breaks_later_stops_only_those_who_ask_for_it(store: Store):
+    (first, second) = [manifest.version for manifest in store.manifests("toy", "interactions")]
+    (store.root / "toy/interactions" / first / "interactions.parquet").write_bytes(b"broken")
+    count = "select count(*) from interactions_versions where version = '{}' and dataset = 'toy'"
+    assert query(store, count.format(second)) == [(2,)]
+    with pytest.raises(duckdb.Error):
+        query(store, count.format(first))
+
+
+def test_version_without_its_table_is_left_out(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tables, "check", lambda artifact, _: {artifact: 0})
+    put(store, "items", INTERACTIONS)
+    monkeypatch.setitem(tables.TABLES, "items", {"other_items": tables.Items})
+    rebuild_catalog(store)
+    assert query(store, "select left_out from artifacts where name = 'items'") == [("no file of table other_items",)]
+
+
+def test_other_contract_is_left_out(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(tables.CONTRACT_VERSIONS, "embeddings", 7)
+    rebuild_catalog(store)
+    told = query(store, "select name, left_out from artifacts where left_out is not null")
+    assert told == [("embeddings", "contract version 1; this catalog reads 7")]
+    assert query(store, "select count(*) from information_schema.tables where table_name like 'embeddings%'") == [(0,)]
+
+
+def test_files_are_those_of_the_manifests(store: Store):
+    (manifest,) = store.manifests("toy", "embeddings")
+    (file,) = manifest.files
+    assert query(store, "select dataset, version, path, bytes, sha256 from files where name = 'embeddings'") == [
+        ("toy", manifest.version, file.path, file.bytes, file.sha256)
+    ]
+
+
+def test_aliases_hold_every_move_and_when_it_ended(store: Store):
+    (first, second) = [manifest.version for manifest in store.manifests("toy", "interactions")]
+    store.move_alias("toy", "interactions", "production", first, reason="a start")
+    store.move_alias("toy", "interactions", "production", second)
+    rebuild_catalog(store)
+    rows = query(
+        store, "select version, reason, is_now, moved_on_at from aliases where alias = 'production' order by moved_at"
+    )
+    moved = store.alias_history("toy", "interactions", "production")[1].moved_at
+    assert [row[:3] for row in rows] == [(first, "a start", False), (second, None, True)]
+    assert (rows[0][3].isoformat(timespec="milliseconds"), rows[1][3]) == (moved, None)
+    assert query(
+        store, "select aliases from artifacts where name = 'interactions' and dataset = 'toy' order by version"
+    ) == [
+        ([],),
+        (["current", "production"],),
+    ]
+
+
+def test_lineage_tree_is_the_closure_with_the_shortest_way(store: Store):
+    events, vectors = store.get("toy", "interactions"), store.get("toy", "embeddings")
+    items = put(store, "recommendations", RECOMMENDATIONS, inputs=[vectors, events])
+    put(store, "interactions", INTERACTIONS.sort("domain", "user_id"), key=5, inputs=[items])
+    rebuild_catalog(store)
+    last = store.get("toy", "interactions").reference
+    found = query(
+        store, f"select ancestor, num_steps from lineage_tree where artifact = '{last}' order by num_steps, ancestor"
+    )
+    assert found == [(items.reference, 1), (vectors.reference, 2), (events.reference, 2)]
+
+
+def test_table_without_a_current_version_has_only_its_version_view(store: Store):
+    (store.root / "toy/embeddings/current").unlink()
+    rebuild_catalog(store)
+    assert query(store, "select count(*) from embeddings_versions") == [(3,)]
+    views = "select count(*) from information_schema.tables where table_name = 'embeddings'"
+    assert query(store, views) == [(0,)]

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from semacdr.cli_semantics import semantics
+from semacdr.cli.semantics import semantics
 from semacdr.database import read_sql
 from semacdr.dataset import load_dataset
 from semacdr.errors import ConfigError

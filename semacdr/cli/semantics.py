@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from semacdr.cli.options import STORE_OPTION
 from semacdr.dataset import DatasetConfig, Import, load_dataset
 from semacdr.errors import ConfigError
 from semacdr.semantics import Responses
@@ -19,9 +20,6 @@ from semacdr.store import Store
 from semacdr.terminal import open_console
 
 DATASET_OPTION = click.option("--dataset", required=True, help="Path of the data set's TOML, its folder, or its name.")
-STORE_OPTION = click.option(
-    "--store", type=click.Path(path_type=Path), help="Folder of the store.  [default: settings, else ./store]"
-)
 
 
 @click.group()
@@ -35,7 +33,7 @@ def semantics() -> None:
 @semantics.command()
 @DATASET_OPTION
 @STORE_OPTION
-def plan(dataset: str, store: Path | None) -> None:
+def plan(dataset: str, store: str | None) -> None:
     """Say what a run would ask the LLM and what that would cost; asks nothing."""
     config, settings, opened = _open(dataset, store)
     planned = dry_run(config, settings.llm, *_inputs(config, opened), Responses(opened.responses))
@@ -63,7 +61,7 @@ def plan(dataset: str, store: Path | None) -> None:
 @click.option("--exclude", type=click.Path(path_type=Path), help="Text file of DOMAIN<TAB>ITEM lines to leave out.")
 @STORE_OPTION
 def import_answers(
-    file: Path, dataset: str, model: str, domains: tuple[str, ...], exclude: Path | None, store: Path | None
+    file: Path, dataset: str, model: str, domains: tuple[str, ...], exclude: Path | None, store: str | None
 ) -> None:
     """Take the answers of FILE into the response cache; the next run publishes them as imported.
 
@@ -72,8 +70,8 @@ def import_answers(
 
     \b
     semacdr semantics import answers.parquet --dataset my-data --model gpt-x
-    semacdr run my-data --only semantics
-    """  # noqa: D301 (click reads a backspace as: keep these lines)
+    semacdr run my-data
+    """
     config, _, opened = _open(dataset, store)
     named = dict(pair.split("=", 1) for pair in domains if "=" in pair)
     if len(named) != len(domains):
@@ -82,7 +80,8 @@ def import_answers(
         file=str(file.resolve()), model=model, domains=named, exclude=str(exclude.resolve()) if exclude else None
     )
     items, _ = _inputs(config, opened)
-    taken = take_in(config, items, Responses(opened.responses), source)
+    with opened.gathering_responses():
+        taken = take_in(config, items, Responses(opened.responses), source)
     table = Table("what", "number", title=f"{file.name}, by {model}")
     table.add_row("rows", f"{taken.rows:,}")
     table.add_row("accepted", f"{taken.accepted:,}")
@@ -95,7 +94,7 @@ def import_answers(
     console.print(table)
     for example in taken.examples:
         console.print(f"  {example}", markup=False, highlight=False)
-    console.print(f"Publish with: semacdr run {dataset} --only semantics", markup=False, highlight=False)
+    console.print(f"Publish with: semacdr run {dataset}", markup=False, highlight=False)
 
 
 @semantics.command("export-requests")
@@ -104,7 +103,7 @@ def import_answers(
 @click.option("--model", help="Who is to answer, as the service calls it.  [default: as in the settings]")
 @click.option("--limit", type=click.IntRange(min=1), help="Requests at most, most-interacted items first.")
 @STORE_OPTION
-def export(output: Path, dataset: str, model: str | None, limit: int | None, store: Path | None) -> None:
+def export(output: Path, dataset: str, model: str | None, limit: int | None, store: str | None) -> None:
     """Write OUTPUT, a file for a batch API: one request per item text that has no answer.
 
     Take the batch's output in again with `semacdr semantics import`.
@@ -119,9 +118,9 @@ def export(output: Path, dataset: str, model: str | None, limit: int | None, sto
     click.echo(f"{exported.requests:,} requests in {output}; {exported.answered:,} items have texts{left}")
 
 
-def _open(dataset: str, store: Path | None) -> tuple[DatasetConfig, Settings, Store]:
+def _open(dataset: str, store: str | None) -> tuple[DatasetConfig, Settings, Store]:
     settings = load_settings(store=store)
-    return load_dataset(dataset, settings.datasets), settings, Store(settings.store)
+    return load_dataset(dataset, settings.datasets), settings, Store(settings.store, settings.cache)
 
 
 def _inputs(config: DatasetConfig, store: Store) -> tuple[Path, Path]:

@@ -1,0 +1,61 @@
+"""The command line ``semacdr``. Errors end with one message: exit 2 for the user's mistakes, 1 for faults."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+
+from semacdr import __version__
+from semacdr.cli.aliases import promote, rollback
+from semacdr.cli.artifacts import artifacts, diff, lineage, show
+from semacdr.cli.pipeline import doctor, run
+from semacdr.cli.query import sql
+from semacdr.cli.semantics import semantics
+from semacdr.cli.upkeep import catalog, prune, verify
+from semacdr.errors import SemacdrError
+from semacdr.logs import configure_logging
+
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Make": (run, semantics, doctor),
+    "Look": (artifacts, show, diff, lineage, sql),
+    "Point at": (promote, rollback),
+    "Keep in order": (verify, prune, catalog),
+}
+
+
+class _Group(click.Group):
+    """Prints our errors as messages; ``--debug`` lets them rise with their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's own signature)
+        try:
+            return super().invoke(ctx)
+        except SemacdrError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.secho(type(error).__name__, fg="red", bold=True, err=True)
+            click.echo(str(error), err=True)
+            ctx.exit(error.exit_code)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(command.name or "", command.get_short_help_str(160)) for command in commands])
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug events.")
+def main(debug: bool) -> None:
+    """Cross-domain sequential recommendation from LLM-written item semantics.
+
+    A DATASET is the path of a data set's TOML, its folder, or its name below ./examples
+    (docs/datasets.md). Settings come from semacdr.toml and SEMACDR_* variables.
+    """
+    configure_logging(level=logging.DEBUG if debug else logging.INFO, console=True)
+
+
+for _commands in SECTIONS.values():
+    for _command in _commands:
+        main.add_command(_command)

@@ -1,0 +1,92 @@
+"""Commands that make something: ``run``; and ``doctor``, which tells whether they can."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from semacdr.cli.options import STORE_OPTION
+from semacdr.dataset import load_dataset
+from semacdr.doctor import examine
+from semacdr.pipeline import STAGES, check_dataset, find_stage, refreshable
+from semacdr.report import summarize
+from semacdr.settings import load_settings
+from semacdr.store import Store
+from semacdr.terminal import open_console
+
+
+@click.command()
+@click.argument("dataset")
+@STORE_OPTION
+@click.option(
+    "--only", metavar="STAGE", help="Run this stage alone: " + ", ".join(stage.name for stage in STAGES) + "."
+)
+@click.option(
+    "--refresh",
+    metavar="STAGE",
+    multiple=True,
+    help="Run a stage although nothing changed: semantics spends another budget.",
+)
+@click.pass_context
+def run(ctx: click.Context, dataset: str, store: str | None, only: str | None, refresh: tuple[str, ...]) -> None:
+    """Run the pipeline on DATASET: the flow pipeline/nightly, without a Prefect server.
+
+    Stages whose outputs are published already, from the same inputs and configuration, are skipped. When it is
+    done it prints where the artifacts are, the metrics beside the baselines, and one user's recommendations.
+
+    \b
+    semacdr run amazon-food-kitchen-mini
+    semacdr run my/dataset.toml --store /data/store
+    semacdr run amazon-food-kitchen-mini --only semantics
+    """
+    settings = load_settings(store=store)
+    config = load_dataset(dataset, settings.datasets)
+    refreshable(refresh)
+    if only:
+        find_stage(only)
+    check_dataset(config)
+    with _quiet_prefect(debug=ctx.find_root().params["debug"]):
+        from flows.pipeline import nightly  # noqa: PLC0415 (Prefect takes seconds to import)
+
+        nightly(dataset, store=settings.store, only=only, refresh=list(refresh), retries=0)
+    if only is None:
+        summarize(Store(settings.store, settings.cache), config, open_console())
+
+
+@click.command()
+@click.option("--dataset", help="Also check this data set's files and configuration.")
+@STORE_OPTION
+def doctor(dataset: str | None, store: str | None) -> None:
+    """Look at the machine: GPU, vLLM, store, disk, versions; say what is missing and how to get it.
+
+    Exit code 1 when something that a run needs is missing.
+    """
+    findings = examine(load_settings(store=store), dataset)
+    table = Table("", "what", "found", "to do")
+    marks = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "note": "[yellow]note[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.state], *(escape(text) for text in (finding.what, finding.found, finding.do)))
+    open_console().print(table)
+    if any(finding.state == "missing" for finding in findings):
+        raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def _quiet_prefect(*, debug: bool) -> Iterator[None]:
+    """Run flows in this process: our log lines, not Prefect's, and no server that the user did not name."""
+    quiet = {
+        "PREFECT_LOGGING_LEVEL": "DEBUG" if debug else "CRITICAL",
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "DO_NOT_TRACK": "1",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    yield

@@ -1,0 +1,63 @@
+"""The command ``sql``: a query on the catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import duckdb
+
+from semacdr.cli.options import STORE_OPTION, open_store
+from semacdr.errors import ConfigError, StoreError
+from semacdr.store.remote import let_read
+
+
+@click.command()
+@click.argument("query")
+@click.option("--csv", is_flag=True, help="Print CSV instead of a table.")
+@STORE_OPTION
+def sql(query: str, csv: bool, store: str | None) -> None:
+    """Run QUERY on the store's catalog; QUERY is SQL, or the path of a .sql file.
+
+    Views: one per table at its current version, TABLE_versions over all versions, artifacts, files, lineage,
+    lineage_tree, aliases, metrics. Macros: similar_items(item_id, k), history(user_id),
+    recommendations_for(user_id), as_of(name, ts).
+
+    \b
+    semacdr sql "from artifacts"
+    semacdr sql "select view, source, count(*) from semantics group by all"
+    semacdr sql "from similar_items('B00004SPEU', 10)"
+    semacdr sql sql/examples/nearest_items.sql --csv
+    """
+    opened = open_store(store)
+    catalog = opened.catalog
+    if not catalog.exists():
+        raise StoreError(
+            f"no catalog in {opened.uri}",
+            do="run `semacdr run DATASET` or `semacdr catalog rebuild`, or name another --store",
+        )
+    text = _read(Path(query)) if query.endswith(".sql") and " " not in query else query
+    with duckdb.connect(str(catalog), read_only=True) as connection:
+        let_read(connection, opened.uri)
+        # Or the name of a variable of ours would be a table.
+        connection.execute("set python_enable_replacements = false")
+        try:
+            result = connection.sql(text)
+        except duckdb.Error as error:
+            raise ConfigError(
+                "DuckDB refuses the query", found=error, do="`semacdr sql 'show tables'` lists the views"
+            ) from error
+        if result is None:
+            return
+        if csv:
+            # A list or a struct has no place in a CSV but as its text.
+            click.echo(result.select("columns(*)::varchar").pl().write_csv(), nl=False)
+        else:
+            click.echo(str(result))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"no query in {path}", found=error, do="name a file that exists, or give SQL") from error

@@ -1,0 +1,76 @@
+"""What only a folder can go wrong with: disks, permissions, locks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from semacdr.errors import StoreError
+from semacdr.manifest import fingerprint
+from semacdr.store import Store
+from tests.store.actions import FORKS, publish
+from tests.store.conftest import Folder
+
+
+def test_full_disk_is_one_clear_error_and_publishes_nothing(small_disk: Path):
+    store = Store(small_disk / "store")
+    big = pl.DataFrame({"user_id": [f"{fingerprint(i)}" for i in range(40_000)]}).with_columns(
+        domain=pl.lit("a"), item_id=pl.col("user_id"), timestamp_s=pl.lit(1, pl.Int64), rating=pl.lit(1.0)
+    )
+    with pytest.raises(StoreError, match=r"cannot be written.*\n(.*\n)*.*free some space"):
+        publish(store, big)
+    assert store.manifests() == []
+    assert list((small_disk / "store/.staging").iterdir()) == []
+    publish(store)
+    assert len(store.manifests()) == 1
+
+
+def test_read_only_disk_is_one_clear_error(small_disk: Path):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreError, match="read-only: choose another store"):
+        publish(Store(small_disk / "store"))
+
+
+def test_store_below_a_file_is_one_clear_error(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        publish(Store(tmp_path / "file" / "store"))
+
+
+def test_empty_folder_in_a_versions_place_is_no_version(folder: Folder):
+    version = publish(folder.open())
+    (folder.folder / f"toy/interactions/{version}.1").mkdir()
+    assert publish(folder.open(), key=2) == f"{version}.1"
+    assert len(folder.open().manifests()) == 2
+
+
+def _hold(root: str, held: Event) -> None:
+    with Store(root).lock():
+        held.set()
+        time.sleep(600)
+
+
+def test_lock_of_a_dead_process_is_free(folder: Folder):
+    held = FORKS.Event()
+    holder = FORKS.Process(target=_hold, args=(folder.uri, held))
+    holder.start()
+    assert held.wait(30)
+    waiter = FORKS.Process(target=_take, args=(folder.uri,))
+    waiter.start()
+    waiter.join(0.3)
+    assert waiter.exitcode is None
+    holder.kill()
+    waiter.join(30)
+    assert waiter.exitcode == 0
+    assert multiprocessing.active_children() == []
+
+
+def _take(root: str) -> None:
+    with Store(root).lock():
+        pass

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from semacdr.errors import ConfigError, StoreError
+from semacdr.store import Artifact, Store
+from semacdr.store.promotion import promote, rollback
+from tests.store.shelves import INTERACTIONS, put
+
+EVENTS = INTERACTIONS.sort("domain", "user_id")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def gated(store: Store, key: int, *, passed: bool) -> Artifact:
+    return put(store, "interactions", EVENTS, key=key, details={"gate": {"passed": passed, "why": "ndcg_10 fell"}})
+
+
+def history(store: Store, alias: str = "production") -> list[tuple[str, str]]:
+    return [(move.version, move.reason) for move in store.alias_history("toy", "interactions", alias)]
+
+
+def in_catalog(store: Store) -> list[tuple[str, ...]]:
+    with duckdb.connect(str(store.catalog), read_only=True) as connection:
+        return connection.execute("select version from aliases where alias = 'production' and is_now").fetchall()
+
+
+def test_promote_moves_the_alias_and_the_catalog_knows(store: Store):
+    artifact = gated(store, 1, passed=True)
+    assert promote(store, artifact, "production", reason="first") is True
+    assert promote(store, artifact, "production", reason="again") is False
+    version = artifact.manifest.version
+    assert history(store) == [(version, "first")]
+    assert in_catalog(store) == [(version,)]
+
+
+def test_artifact_without_a_gate_is_promoted(store: Store):
+    assert promote(store, put(store, "interactions", EVENTS), "production")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [({}, "a gate that passed"), ({"force": True}, "a reason beside --force")]
+)
+def test_failed_gate_stops_a_promotion(store: Store, options: dict[str, bool], expected: str):
+    good, bad = gated(store, 1, passed=True), gated(store, 2, passed=False)
+    promote(store, good, "production")
+    with pytest.raises(ConfigError, match=f"failed its gate(.*\n)+.*ndcg_10 fell(.*\n)+.*{expected}"):
+        promote(store, bad, "production", **options)
+    assert history(store) == [(good.manifest.version, "")]
+
+
+def test_failed_gate_is_overridden_and_the_history_says_so(store: Store):
+    bad = gated(store, 1, passed=False)
+    promote(store, bad, "production", force=True, reason="only games fell")
+    assert history(store) == [(bad.manifest.version, "gate failed, forced: only games fell")]
+
+
+def test_force_on_a_passed_gate_says_nothing_of_it(store: Store):
+    good = gated(store, 1, passed=True)
+    promote(store, good, "production", force=True, reason="r")
+    assert history(store) == [(good.manifest.version, "r")]
+
+
+def test_rollback_goes_back_once_and_the_second_undoes_it(store: Store):
+    first, second = (gated(store, key, passed=True).manifest.version for key in (1, 2))
+    for version in (first, second):
+        store.move_alias("toy", "interactions", "production", version)
+    before, now = rollback(store, "toy", "interactions", "production", reason="complaints")
+    assert (before.version, now.version, now.reason) == (second, first, f"rollback from {second}: complaints")
+    assert in_catalog(store) == [(first,)]
+    rollback(store, "toy", "interactions", "production")
+    assert history(store) == [
+        (first, ""),
+        (second, ""),
+        (first, f"rollback from {second}: complaints"),
+        (second, f"rollback from {first}"),
+    ]
+
+
+def test_rollback_without_a_version_before_is_refused(store: Store):
+    version = gated(store, 1, passed=True).manifest.version
+    with pytest.raises(ConfigError, match=r"no version to go back to\n.*no such alias"):
+        rollback(store, "toy", "interactions", "production")
+    store.move_alias("toy", "interactions", "production", version)
+    with pytest.raises(ConfigError, match=f"it has only pointed at {version}"):
+        rollback(store, "toy", "interactions", "production")
+
+
+def test_rollback_to_a_version_that_is_gone_is_refused(store: Store):
+    first, second = (gated(store, key, passed=True).manifest.version for key in (1, 2))
+    for version in (first, second):
+        store.move_alias("toy", "interactions", "production", version)
+    store.remove_version("toy", "interactions", first)
+    with pytest.raises(ConfigError, match=f"cannot go back to interactions@{first}"):
+        rollback(store, "toy", "interactions", "production")
+    assert history(store)[-1][0] == second
+
+
+def test_rollback_that_somebody_overtakes_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch):
+    first, second, third = (gated(store, key, passed=True).manifest.version for key in (1, 2, 3))
+    for version in (first, second):
+        store.move_alias("toy", "interactions", "production", version)
+    manifests = store.manifests
+
+    def overtake(dataset: str, name: str) -> object:
+        store.move_alias("toy", "interactions", "production", third)
+        return manifests(dataset, name)
+
+    monkeypatch.setattr(store, "manifests", overtake)
+    with pytest.raises(StoreError, match="moved by someone else"):
+        rollback(store, "toy", "interactions", "production")
+    assert history(store)[-1][0] == third
