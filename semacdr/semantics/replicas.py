@@ -20,8 +20,8 @@ from semacdr.errors import SemacdrError, TransientError
 
 log = structlog.get_logger()
 
-START_IN_FLIGHT = 64
-"""Enough to fill a small server's batch at once, and no burst for one with a rate limit."""
+START_IN_FLIGHT = 16
+"""More would time out on a CPU: 64 answers of SmolLM2 take two cores some five minutes. Doubled each round at first."""
 LOOK_EVERY_S = 0.25
 LOOK_SELDOM_S = 10.0
 """A replica that is out is looked at at first often, then ever more seldom."""
