@@ -39,6 +39,7 @@ from semacdr.semantics.items import decoding_of
 from semacdr.semantics.models import cpu_has_bfloat16, has_gpu, model_to_serve
 from semacdr.semantics.prompt import Messages
 from semacdr.semantics.resolve import vllm_python
+from semacdr.semantics.vllm_server import CPU_ENVIRONMENT
 from semacdr.settings import LlmSettings
 
 RATIO_BAR = 0.95
@@ -120,13 +121,15 @@ def against_offline(folder: Path, count: int, cache: Path) -> tuple[float, float
         "max_model_len": llm.max_model_len,
         "dtype": "auto" if has_gpu() or cpu_has_bfloat16() else "float32",
         "enforce_eager": not has_gpu(),
+        "enable_chunked_prefill": has_gpu(),
+        "executor": None if has_gpu() else "uni",
         "schema": load_prompt(dataset.semantics.prompt).schema,
         "requests": recorded.requests,
         **asdict(decoding),
     }
     (folder / "requests.json").write_text(json.dumps(work), encoding="utf-8")
     offline = Path(__file__).with_name("vllm_offline.py")
-    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    variables = {**os.environ, **CPU_ENVIRONMENT, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     command = [str(vllm_python()), str(offline), str(folder / "requests.json")]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
     if done.returncode:

@@ -2,8 +2,8 @@
 
     .venv-vllm/bin/python benchmarks/vllm_offline.py REQUESTS.json
 
-REQUESTS.json: model, max_model_len, dtype, enforce_eager, max_tokens, repetition_penalty, schema, and the requests,
-each with messages, seed and temperature. Prints one JSON line: completion tokens and the seconds of ``LLM.chat``.
+REQUESTS.json: how the model is loaded (as the server loads it), how tokens are chosen, and the requests, each with
+messages, seed and temperature. Prints one JSON line: completion tokens and the seconds of ``LLM.chat``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def main() -> None:
         max_model_len=work["max_model_len"],
         dtype=work["dtype"],
         enforce_eager=work["enforce_eager"],
+        distributed_executor_backend=work["executor"],
+        enable_chunked_prefill=work["enable_chunked_prefill"],
         structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
     )
     parameters = [

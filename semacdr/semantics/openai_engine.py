@@ -177,15 +177,14 @@ class OpenAiEngine:
                 fault = f"{replica.url}: {reply.status} {message_of(reply)}"
                 if reply.status < _SERVER_FAULT and reply.status not in {_TIMEOUT, _TOO_MANY}:
                     raise await self._refusal(replica, reply)
-            log.warning("LLM endpoint fault", fault=fault)
             if reply and reply.status == _TOO_MANY:
                 silent_s = time.monotonic() - max(self._replicas.answered_at, first_sent)
                 tries = MAX_TRIES if silent_s > self._replicas.patience_s else tries
-            elif await self._replicas.is_alive(replica):
+            elif await self._replicas.is_alive(replica, fault):
                 tries += 1
             else:
                 continue  # no fault of this request: another replica takes it, or this one when it is back
-            self._replicas.congested(replica, started)
+            self._replicas.congested(replica, started, fault)
             # Jitter, so that requests that failed together do not come back together.
             pause_s = delay_s * random.uniform(0.5, 1)  # noqa: S311
             await asyncio.sleep(min(MAX_DELAY_S, max(pause_s, reply.retry_after_s or 0 if reply else 0)))

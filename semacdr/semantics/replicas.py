@@ -162,20 +162,20 @@ class Replicas:
             grown = replica.limit + (1 / replica.limit if replica.overloaded else 1)
             replica.limit = min(replica.most, grown)
 
-    def congested(self, replica: Replica, started: float) -> None:
+    def congested(self, replica: Replica, started: float, fault: str = "slow answers") -> None:
         """Halve a replica's limit, once for all the requests that met the same congestion."""
         if started >= replica.cut_at:
             replica.cut_at = time.monotonic()
             replica.overloaded = True
             replica.limit = max(1.0, replica.limit / 2)
-            log.info("LLM endpoint asked less at a time", url=replica.url, in_flight=int(replica.limit))
+            log.warning("LLM endpoint asked less at a time", fault=fault, url=replica.url, limit=int(replica.limit))
 
-    async def is_alive(self, replica: Replica) -> bool:
+    async def is_alive(self, replica: Replica, fault: str) -> bool:
         """Look at a replica that did not answer as it should; take it out unless it is healthy."""
         if replica.out:
             return False
         if replica.looked_at is None or replica.looked_at.done():
-            replica.looked_at = asyncio.create_task(self._look_at(replica))
+            replica.looked_at = asyncio.create_task(self._look_at(replica, fault))
         return await asyncio.shield(replica.looked_at)
 
     async def close(self) -> None:
@@ -190,13 +190,14 @@ class Replicas:
         looks = [replica.looked_at for replica in self.members if replica.looked_at]
         await asyncio.gather(*self._tasks, *looks, return_exceptions=True)
 
-    async def _look_at(self, replica: Replica) -> bool:
+    async def _look_at(self, replica: Replica, fault: str) -> bool:
         if await self._is_healthy(replica.url):
             return True
         replica.out = True
         if all(member.out for member in self.members):
             self._out_since = time.monotonic()
-        log.warning("LLM endpoint taken out", url=replica.url, left=sum(not member.out for member in self.members))
+        left = sum(not member.out for member in self.members)
+        log.warning("LLM endpoint taken out", fault=fault, url=replica.url, left=left)
         task = asyncio.create_task(self._bring_back(replica))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
