@@ -112,8 +112,8 @@ def example_user(store: Store, dataset: str) -> tuple[str | None, pl.DataFrame, 
         for view, name in views.items():
             frame = store.get(dataset, name).scan().collect()
             connection.register(view, frame.to_arrow())
-        found = connection.execute(read_sql("report/example_user")).fetchone()
-        user: str | None = found[0] if found else None
+        found = connection.execute(read_sql("report/example_user")).fetchall()
+        user: str | None = found[0][0] if found else None
         history = connection.sql(read_sql("report/history"), params={"user_id": user, "length": _SHOWN_EVENTS}).pl()
         recommended = connection.sql(
             read_sql("report/recommended"), params={"user_id": user, "length": _SHOWN_RECOMMENDATIONS}

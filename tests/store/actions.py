@@ -89,8 +89,8 @@ def act_for_ever(uri: str, cache: Path, environment: dict[str, str], first: int)
     os.environ.update(environment)
     store = Store(uri, cache)
     for key in itertools.count(first):
-        for action in ("publish", "move", "publish", "rebuild", "remove", "retire"):
-            act(store, action, key if action == "move" else hash((first, key, action)))
+        for step, action in enumerate(("publish", "move", "publish", "rebuild", "remove", "retire")):
+            act(store, action, key if action == "move" else hash((first, key, step)))
 
 
 def _counted(function: Callable[..., Any], next_call: Callable[[], None]) -> Callable[..., Any]:
