@@ -268,6 +268,28 @@ def refreshable(names: Iterable[str]) -> set[str]:
     return set(names)
 
 
+def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
+    """Return stage -> what ``run_stage`` would do about it, in words; does nothing.
+
+    Raises:
+        SemacdrError: as ``run_stage``, for what shapes the outputs.
+    """
+    dataset, store = context.dataset.name, context.store
+    found: dict[str, str] = {}
+    anew: set[str] = set()
+    for stage in stages:
+        there = {m.name for m in store.manifests(dataset)}
+        if changed := [name for name in stage.inputs if name in anew or name not in there]:
+            found[stage.name] = f"runs: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} made anew"
+        elif _find_published(stage, context, {name: store.get(dataset, name) for name in stage.inputs}):
+            found[stage.name] = "unchanged"
+        else:
+            found[stage.name] = "runs"
+        if found[stage.name] != "unchanged":
+            anew |= set(stage.outputs)
+    return found
+
+
 def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[str, Artifact]:
     """Run a stage on the current versions of its inputs and publish what it makes, if that is not published yet.
 
@@ -339,12 +361,18 @@ def _draft(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> Dr
 
 def _published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
     """Return the stage's outputs if all are published with today's fingerprint, and point ``current`` at them."""
-    dataset, store = context.dataset.name, context.store
-    wanted = _draft(stage, context, inputs).fingerprint
-    known = {name: artifact for name in stage.outputs if (artifact := store.find(dataset, name, wanted))}
-    if len(known) < len(stage.outputs):
+    known = _find_published(stage, context, inputs)
+    if known is None:
         return None
+    dataset, store = context.dataset.name, context.store
     moved = [store.set_alias(dataset, name, CURRENT, artifact.manifest.version) for name, artifact in known.items()]
     if any(moved) or not catalog_shows(store, known.values()):
         rebuild_catalog(store)
     return known
+
+
+def _find_published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
+    wanted = _draft(stage, context, inputs).fingerprint
+    found = (context.store.find(context.dataset.name, name, wanted) for name in stage.outputs)
+    known = {artifact.manifest.name: artifact for artifact in found if artifact}
+    return known if len(known) == len(stage.outputs) else None

@@ -200,6 +200,35 @@ class SemanticsAudit(Table):
     model = dy.String(nullable=True, description="who wrote it")
 
 
+class SemanticsResponses(Table):
+    """One row per answer that is kept, of whatever model, prompt and run; two of one key if two runs asked at once.
+
+    No artifact but a view of the catalog over ``responses/*.jsonl``, all data sets of the store together:
+    ``text_hash`` joins it to ``semantics``.
+    """
+
+    journal = dy.String(description="the file that it lies in: one per run that asked")
+    key = dy.String(description="sha256 of all that shaped the answer")
+    status = dy.String(description="ok, or failed for good")
+    reason = dy.String(nullable=True, description="why it failed; null if ok")
+    model = dy.String(description="who answered")
+    revision = dy.String(description="of the model; empty where it tells none")
+    prompt = dy.String(description="name@version; of an import, its file and the file's hash")
+    text_hash = dy.String(description="sha256 of the item text that was asked about")
+    specific = dy.String(nullable=True, description="null if it failed")
+    agnostic = dy.String(nullable=True, description="null if it failed")
+    fields = dy.String(nullable=True, description="JSON object of the structured fields")
+    raw = dy.String(description="what the model said last, at most 2,000 characters")
+    prompt_tokens = dy.Int64(description="of the last call")
+    completion_tokens = dy.Int64(description="of the last call")
+    finish_reason = dy.String(nullable=True, description="of the last call")
+    calls = dy.Int64(description="2 if the first answer was not accepted; 0 if the item had nothing to ask about")
+    spent_tokens = dy.Int64(description="prompt and completion, of all calls")
+    seconds = dy.Float64(description="that all calls took, waiting included")
+    created_at = dy.String(description="ISO 8601, UTC")
+    source = dy.Enum(TextSource, description="generated or imported")
+
+
 class Embeddings(Table):
     """One row per view of an item that has text."""
 
@@ -316,6 +345,9 @@ TABLES: dict[str, dict[str, type[Table]]] = {
     "item_vectors": {"item_vectors": ItemVectors},
 }
 """Artifact -> its tables. A table ``t`` is ``t.parquet``, or the Parquet files below ``t/``."""
+
+RESPONSES = "semantics_responses"
+"""The catalog's view over the response cache; its columns are those of ``SemanticsResponses``."""
 
 CONTRACT_VERSIONS: dict[str, int] = {
     "interactions": 1,

@@ -1,4 +1,4 @@
-"""``semacdr semantics``: what a run would ask, and answers that are made elsewhere."""
+"""``semacdr semantics``: answers that are made elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semacdr.errors import ConfigError
 from semacdr.semantics import Responses
 from semacdr.semantics.batch import export_requests
 from semacdr.semantics.models import identify
-from semacdr.semantics.selection import dry_run, select
+from semacdr.semantics.selection import select
 from semacdr.semantics.takein import take_in
 from semacdr.settings import Settings, load_settings
 from semacdr.store import Store
@@ -24,31 +24,11 @@ DATASET_OPTION = click.option("--dataset", required=True, help="Path of the data
 
 @click.group()
 def semantics() -> None:
-    """Plan the texts of a data set's items, and bring in answers that were made elsewhere.
+    """Have a data set's items answered elsewhere, and bring the answers in.
 
     The data set must be ingested: semacdr run DATASET --only ingest.
+    `semacdr run DATASET --dry-run` shows what a run would ask, and what that costs.
     """
-
-
-@semantics.command()
-@DATASET_OPTION
-@STORE_OPTION
-def plan(dataset: str, store: str | None) -> None:
-    """Say what a run would ask the LLM and what that would cost; asks nothing."""
-    config, settings, opened = _open(dataset, store)
-    planned = dry_run(config, settings.llm, *_inputs(config, opened), Responses(opened.responses))
-    table = Table("what", "number", title=f"{config.name}: {planned.prompt} by {planned.model}")
-    table.add_row("items with text", f"{planned.items:,}")
-    table.add_row("  with imported texts", f"{planned.imported:,}")
-    table.add_row("  answered before", f"{planned.reused:,}")
-    table.add_row("texts without an answer", f"{planned.wanted:,}")
-    table.add_row("  answered with another prompt, model or decoding", f"{planned.answered_otherwise:,}")
-    table.add_row("calls of the next run", f"{planned.calls:,}")
-    table.add_row("left to later runs by the budget", f"{planned.left_out:,}")
-    table.add_row("tokens", f"{planned.tokens:,} ({'measured' if planned.tokens_measured else 'guessed'})")
-    rate = f" at {planned.tokens_per_s:,.0f} tokens/s" if planned.tokens_per_s else ""
-    table.add_row("minutes", "unknown" if planned.seconds is None else f"{planned.seconds / 60:,.1f}{rate}")
-    open_console().print(table)
 
 
 @semantics.command("import")

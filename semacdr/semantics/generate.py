@@ -26,7 +26,7 @@ from semacdr.semantics.models import ModelIdentity, identify
 from semacdr.semantics.openai_engine import OpenAiEngine
 from semacdr.semantics.resolve import resolve_engine
 from semacdr.semantics.responses import Record, Responses
-from semacdr.semantics.selection import Selection, select
+from semacdr.semantics.selection import Selection, plan, select
 from semacdr.settings import LlmSettings
 
 log = structlog.get_logger()
@@ -94,6 +94,8 @@ def gather(
     selection = select(config, llm, items, interactions, responses)
     run = _Run(config, identify(llm), responses, items, selection)
     if run.may_start():
+        expected = plan(config, llm, items, responses, selection)
+        log.info("semantics planned", **{name: value for name, value in asdict(expected).items() if value is not None})
         with resolve_engine(llm, cache) as endpoints, progress.task("semantics", run.planned) as task:
             engine = OpenAiEngine(endpoints, decoding_of(config), llm)
             try:

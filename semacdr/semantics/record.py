@@ -59,8 +59,9 @@ class Record:
     @property
     def digest(self) -> str:
         """sha256 of what a table takes from it: not of how long it took, nor of when."""
-        texts = [self.status, self.reason, self.source, self.specific, self.agnostic, self.fields]
-        taken = [*texts, self.prompt_tokens, self.completion_tokens]
+        texts = [self.status, self.reason, self.specific, self.agnostic, self.fields, self.raw, self.finish_reason]
+        written_by = [self.source, self.model, self.revision, self.prompt]
+        taken = [*texts, *written_by, self.prompt_tokens, self.completion_tokens]
         return hashlib.sha256(json.dumps(taken).encode()).hexdigest()
 
 

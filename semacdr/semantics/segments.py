@@ -26,7 +26,7 @@ from semacdr.semantics.record import Record, from_line, is_whole, to_frame
 log = structlog.get_logger()
 
 FOLDER = "segments"
-FORMAT = 1
+FORMAT = 2
 """Raised when the columns or the digest of a record change: segments are made again then."""
 BATCH_LINES = 10_000
 _CHUNK_BYTES = 1 << 20

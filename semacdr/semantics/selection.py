@@ -96,8 +96,12 @@ def dry_run(config: DatasetConfig, llm: LlmSettings, items: Path, interactions: 
     Raises:
         ConfigError: a setting, prompt or import file is wrong.
     """
+    return plan(config, llm, items, responses, select(config, llm, items, interactions, responses))
+
+
+def plan(config: DatasetConfig, llm: LlmSettings, items: Path, responses: Responses, selection: Selection) -> Plan:
+    """Return what the answers about a selection are expected to cost."""
     prompt, model, budget = load_prompt(config.semantics.prompt), identify(llm), config.semantics.budget
-    selection = select(config, llm, items, interactions, responses)
     wanted = selection.wanted
     calls = wanted.height if budget.items is None else min(wanted.height, budget.items)
     measured, tokens_per_s = _measured(responses, model, prompt.reference)

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+from semacdr.cli import main
 from semacdr.cli.semantics import semantics
 from semacdr.database import read_sql
 from semacdr.dataset import load_dataset
@@ -63,7 +64,6 @@ def call(*arguments: object) -> Result:
 
 
 def test_semantics_commands_bring_in_a_batch_from_request_to_catalog(dataset: Path):
-    assert "texts without an answer" in call("plan", "--dataset", dataset).output
     requests = dataset / "requests.jsonl"
     exported = call("export-requests", requests, "--dataset", dataset, "--model", "gpt-x", "--limit", 2)
     assert exported.output.startswith("2 requests")
@@ -94,6 +94,21 @@ def test_semantics_commands_bring_in_a_batch_from_request_to_catalog(dataset: Pa
         assert leaks.is_empty()
         rules = catalog.execute("select distinct rule from semantics_audit order by rule").fetchall()
         assert rules == [("duplicate",), ("near_duplicate",)]
+
+
+def test_dry_run_says_what_would_run_and_what_is_asked(dataset: Path, tmp_path: Path):
+    arguments = [str(dataset), "--dry-run"]
+    output = CliRunner().invoke(main, ["run", *arguments], catch_exceptions=False).output
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in output.splitlines() if "│" in line}
+    assert (rows["ingest"], rows["sequences"]) == ("unchanged", "runs")
+    assert rows["embeddings"] == "runs: semantics, sequences are made anew"
+    assert rows["texts without an answer"] == "3"
+    assert rows["calls of a run that asks"] == "0"
+    assert rows["minutes"] == "unknown"
+    empty = CliRunner().invoke(main, ["run", *arguments, "--store", str(tmp_path / "none")], catch_exceptions=False)
+    assert "runs: interactions is made anew" in empty.output
+    assert "tokens" not in empty.output
+    assert not (tmp_path / "none").exists()
 
 
 def test_semantics_import_leaks_are_shown_by_the_example_query(dataset: Path):
