@@ -275,11 +275,14 @@ class TestRealServer:
         assert (again.asked, again.reused) == (0, len(titles))
         assemble(config, llm, tmp_path / "items", responses, tmp_path / "out")
         responses.close()
-        assert check("semantics", tmp_path / "out") == {"semantics": 2 * len(titles)}
+        assert check("semantics", tmp_path / "out")["semantics"] == 2 * len(titles)
         table = pl.read_parquet(tmp_path / "out" / "semantics.parquet")
         generated = table.filter(source="generated")
-        assert generated.height == 2 * report.accepted
         assert generated["model"].str.starts_with("tiny-llm@").all()
+        # A random model keeps few of the rules; each text of it that is not kept is in the audit.
+        audit = pl.read_parquet(tmp_path / "out" / "semantics_audit.parquet").filter(action="fallback")
+        replaced = audit.unique(["domain", "item_id", "view"]).height
+        assert generated.height == table.height - replaced >= 2
 
     def test_server_is_ended_after_an_exception(self, tmp_path: Path, tiny_model: Path):
         server = VllmServer(fake_spec(tmp_path, model=str(tiny_model), python=vllm_python(), start_timeout_s=300.0))
