@@ -25,7 +25,7 @@ import polars as pl
 
 from semacdr.dataset import DatasetConfig
 from semacdr.progress import Progress
-from semacdr.semantics import Record, Responses, answers_digest, gather, identify, load_prompt
+from semacdr.semantics import Inputs, Record, Responses, answers_digest, gather, identify, load_prompt
 from semacdr.semantics.items import read_item_ids, with_keys
 from semacdr.settings import LlmSettings
 
@@ -95,7 +95,7 @@ def rerun(folder: Path) -> dict[str, float]:
     """Do what a run does that has nothing to ask; return what it took."""
     items, interactions = folder / "items", folder / "interactions"
     responses = Responses(folder / "responses")
-    report = gather(config(), LLM, items, interactions, responses, folder, Progress())
+    report = gather(config(), LLM, Inputs(items, interactions), responses, folder, Progress())
     answers = answers_digest(config(), LLM, items, Responses(folder / "responses"))["answers"]
     assert report.asked == report.wanted == 0
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -33,7 +33,7 @@ import polars as pl
 from benchmarks.semantics_cache import peak_mib
 from semacdr.dataset import DatasetConfig
 from semacdr.progress import Progress
-from semacdr.semantics import Answer, GatherReport, OpenAiEngine, Responses, gather, load_prompt, resolve_engine
+from semacdr.semantics import Answer, GatherReport, Inputs, OpenAiEngine, Responses, gather, load_prompt, resolve_engine
 from semacdr.semantics.engine import Decoding
 from semacdr.semantics.items import decoding_of
 from semacdr.semantics.models import cpu_has_bfloat16, has_gpu, model_to_serve
@@ -76,7 +76,7 @@ def config(**semantics: object) -> DatasetConfig:
 def ask(folder: Path, llm: LlmSettings, dataset: DatasetConfig) -> GatherReport:
     """Run our stage over the items of a folder."""
     responses = Responses(folder / "responses")
-    return gather(dataset, llm, folder / "items", folder / "interactions", responses, folder, Progress())
+    return gather(dataset, llm, Inputs(folder / "items", folder / "interactions"), responses, folder, Progress())
 
 
 class RecordedEngine:

@@ -25,7 +25,7 @@ import structlog
 
 from semacdr import embeddings, index, interactions, semantics, sequences
 from semacdr.dataset import DatasetConfig
-from semacdr.errors import ConfigError, close_names
+from semacdr.errors import ConfigError, StoreError, close_names
 from semacdr.manifest import Facts, fingerprint
 from semacdr.model.config import load_preset
 from semacdr.progress import Progress
@@ -94,12 +94,19 @@ def _gather_semantics(context: Context, inputs: Mapping[str, Artifact]) -> None:
     semantics.gather(
         context.dataset,
         context.settings.llm,
-        inputs["items"].path,
-        inputs["interactions"].path,
+        _semantics_inputs(context, inputs),
         semantics.Responses(context.store.responses),
         context.settings.cache,
         context.progress,
     )
+
+
+def _semantics_inputs(context: Context, inputs: Mapping[str, Artifact]) -> semantics.Inputs:
+    try:
+        last_run = context.store.get(context.dataset.name, "semantics").path
+    except StoreError:
+        last_run = None
+    return semantics.Inputs(inputs["items"].path, inputs["interactions"].path, last_run)
 
 
 def _semantics_sources(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -288,6 +295,15 @@ def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
         if found[stage.name] != "unchanged":
             anew |= set(stage.outputs)
     return found
+
+
+def plan_semantics(context: Context) -> semantics.Plan:
+    """Return what the semantics stage would ask if it gathered now; the data set must be ingested."""
+    dataset, llm = context.dataset, context.settings.llm
+    artifacts = {name: context.store.get(dataset.name, name) for name in ("items", "interactions")}
+    inputs, responses = _semantics_inputs(context, artifacts), semantics.Responses(context.store.responses)
+    wanted = semantics.select(dataset, llm, inputs, responses)
+    return semantics.plan(dataset, llm, inputs.items, responses, wanted)
 
 
 def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[str, Artifact]:

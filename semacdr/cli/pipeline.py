@@ -13,9 +13,9 @@ from rich.table import Table
 from semacdr.cli.options import STORE_OPTION
 from semacdr.dataset import load_dataset
 from semacdr.doctor import examine
-from semacdr.pipeline import STAGES, Context, check_dataset, find_stage, outlook, refreshable
+from semacdr.pipeline import STAGES, Context, check_dataset, find_stage, outlook, plan_semantics, refreshable
 from semacdr.report import summarize
-from semacdr.semantics import Plan, Responses, dry_run
+from semacdr.semantics import Plan
 from semacdr.settings import load_settings
 from semacdr.store import Store
 from semacdr.terminal import open_console
@@ -93,11 +93,7 @@ def _preview(context: Context, only: str | None) -> None:
         table.add_row(stage, verdict)
     console.print(table)
     if stages.get("ingest", "unchanged") == "unchanged" and "semantics" in stages:
-        items, interactions = (context.store.get(context.dataset.name, name) for name in ("items", "interactions"))
-        responses = Responses(context.store.responses)
-        console.print(
-            _plan_table(dry_run(context.dataset, context.settings.llm, items.path, interactions.path, responses))
-        )
+        console.print(_plan_table(plan_semantics(context)))
 
 
 def _plan_table(expected: Plan) -> Table:

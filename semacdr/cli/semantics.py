@@ -13,7 +13,7 @@ from semacdr.errors import ConfigError
 from semacdr.semantics import Responses
 from semacdr.semantics.batch import export_requests
 from semacdr.semantics.models import identify
-from semacdr.semantics.selection import select
+from semacdr.semantics.selection import Inputs, select
 from semacdr.semantics.takein import take_in
 from semacdr.settings import Settings, load_settings
 from semacdr.store import Store
@@ -59,7 +59,7 @@ def import_answers(
     source = Import(
         file=str(file.resolve()), model=model, domains=named, exclude=str(exclude.resolve()) if exclude else None
     )
-    items, _ = _inputs(config, opened)
+    items = _inputs(config, opened).items
     with opened.gathering_responses():
         taken = take_in(config, items, Responses(opened.responses), source)
     table = Table("what", "number", title=f"{file.name}, by {model}")
@@ -91,9 +91,9 @@ def export(output: Path, dataset: str, model: str | None, limit: int | None, sto
     config, settings, opened = _open(dataset, store)
     if not output.parent.is_dir():
         raise ConfigError(f"no folder {output.parent}", found="nothing there", do="make it, or name another file")
-    items, interactions = _inputs(config, opened)
-    selection = select(config, settings.llm, items, interactions, Responses(opened.responses))
-    exported = export_requests(config, selection, items, output, model or identify(settings.llm).name, limit)
+    inputs = _inputs(config, opened)
+    selection = select(config, settings.llm, inputs, Responses(opened.responses))
+    exported = export_requests(config, selection, inputs.items, output, model or identify(settings.llm).name, limit)
     left = f"; {exported.left_out:,} beyond the limit" if exported.left_out else ""
     click.echo(f"{exported.requests:,} requests in {output}; {exported.answered:,} items have texts{left}")
 
@@ -103,5 +103,5 @@ def _open(dataset: str, store: str | None) -> tuple[DatasetConfig, Settings, Sto
     return load_dataset(dataset, settings.datasets), settings, Store(settings.store, settings.cache)
 
 
-def _inputs(config: DatasetConfig, store: Store) -> tuple[Path, Path]:
-    return store.get(config.name, "items").path, store.get(config.name, "interactions").path
+def _inputs(config: DatasetConfig, store: Store) -> Inputs:
+    return Inputs(store.get(config.name, "items").path, store.get(config.name, "interactions").path)

@@ -1,7 +1,7 @@
 """Two texts per item: ``specific`` to its domain and ``agnostic`` of any, written by an LLM behind an HTTP endpoint.
 
 Responses         every answer of every LLM, kept for good
-dry_run           what a run would ask, and cost
+select, plan      which items are to be asked, in which order; what that costs
 gather            asks for what is missing, within a budget
 answers_digest    what a table will be made of, for its fingerprint
 assemble          the ``semantics`` table: imported, generated, or the item's own words
@@ -15,7 +15,7 @@ from semacdr.semantics.openai_engine import OpenAiEngine
 from semacdr.semantics.prompt import Prompt, load_prompt
 from semacdr.semantics.resolve import resolve_engine, vllm_python
 from semacdr.semantics.responses import Record, Responses
-from semacdr.semantics.selection import Plan, dry_run
+from semacdr.semantics.selection import Inputs, Plan, plan, select
 from semacdr.semantics.vllm_server import ServerSpec, VllmServer
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Endpoints",
     "Engine",
     "GatherReport",
+    "Inputs",
     "ModelIdentity",
     "OpenAiEngine",
     "Plan",
@@ -34,11 +35,12 @@ __all__ = [
     "VllmServer",
     "answers_digest",
     "assemble",
-    "dry_run",
     "gather",
     "has_gpu",
     "identify",
     "load_prompt",
+    "plan",
     "resolve_engine",
+    "select",
     "vllm_python",
 ]

@@ -26,7 +26,7 @@ from semacdr.semantics.models import ModelIdentity, identify
 from semacdr.semantics.openai_engine import OpenAiEngine
 from semacdr.semantics.resolve import resolve_engine
 from semacdr.semantics.responses import Record, Responses
-from semacdr.semantics.selection import Selection, plan, select
+from semacdr.semantics.selection import Inputs, Selection, plan, select
 from semacdr.settings import LlmSettings
 
 log = structlog.get_logger()
@@ -68,8 +68,7 @@ class GatherReport:
 def gather(
     config: DatasetConfig,
     llm: LlmSettings,
-    items: Path,
-    interactions: Path,
+    inputs: Inputs,
     responses: Responses,
     cache: Path,
     progress: Progress,
@@ -79,8 +78,7 @@ def gather(
     Args:
         config: the data set.
         llm: who is asked.
-        items: folder of the ``items`` artifact.
-        interactions: folder of the ``interactions`` artifact; says which items come first.
+        inputs: the artifacts that are read.
         responses: where answers are kept.
         cache: where the default model lies and server logs go.
         progress: shows items, tokens and failures.
@@ -91,10 +89,10 @@ def gather(
         TransientError: the engine went away; what was answered before is kept.
         StoreError: answers cannot be kept.
     """
-    selection = select(config, llm, items, interactions, responses)
-    run = _Run(config, identify(llm), responses, items, selection)
+    selection = select(config, llm, inputs, responses)
+    run = _Run(config, identify(llm), responses, inputs.items, selection)
     if run.may_start():
-        expected = plan(config, llm, items, responses, selection)
+        expected = plan(config, llm, inputs.items, responses, selection)
         log.info("semantics planned", **{name: value for name, value in asdict(expected).items() if value is not None})
         with resolve_engine(llm, cache) as endpoints, progress.task("semantics", run.planned) as task:
             engine = OpenAiEngine(endpoints, decoding_of(config), llm)

@@ -1,13 +1,14 @@
 """Which items are to be asked, in which order, and what that would cost.
 
-Most-interacted first; items without any interaction come last, by domain and id. Those that a budget leaves out are the
-first of the next run, so every item has its turn.
+Most-interacted first; then, of the items without any interaction, those that are new since the last run, then the
+others, by domain and id. Those that a budget leaves out come first in the next run, so every item has its turn.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -18,11 +19,21 @@ from semacdr.semantics.models import ModelIdentity, identify
 from semacdr.semantics.prompt import Prompt, load_prompt
 from semacdr.semantics.responses import Responses
 from semacdr.settings import LlmSettings
-from semacdr.tables import table_files
+from semacdr.tables import View, table_files
 
 CHARS_PER_TOKEN = 4
 """Of English, roughly; only used until there are answers to measure."""
 SAMPLE_ITEMS = 200
+
+
+class Inputs(NamedTuple):
+    """Folders of artifacts."""
+
+    items: Path
+    interactions: Path
+    """Say which items come first."""
+    last_run: Path | None = None
+    """``semantics`` of the last run, if there was one: an item that it lacks is new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +78,21 @@ class Plan:
     """That rate: prompt and completion tokens."""
 
 
-def select(config: DatasetConfig, llm: LlmSettings, items: Path, interactions: Path, responses: Responses) -> Selection:
+def select(config: DatasetConfig, llm: LlmSettings, inputs: Inputs, responses: Responses) -> Selection:
     """Return what is wanted of the LLM.
 
     Raises:
         ConfigError: a setting, prompt or import file is wrong.
     """
     prompt, model = load_prompt(config.semantics.prompt), identify(llm)
-    with_text = read_item_ids(items, *(("title",) if config.semantics.imports else ()))
+    with_text = read_item_ids(inputs.items, *(("title",) if config.semantics.imports else ()))
     imported = read_imports(config, with_text, responses).frame
     keyed = with_keys(with_text.join(imported, on=["domain", "item_id"], how="anti"), config, model, prompt)
     num_items, num_open = with_text.height, keyed.height
     keyed = keyed.select("row", "domain", "item_id", "key")
     del with_text  # hashes weigh more than all the rest
     unanswered = keyed.join(responses.table(keyed["key"], ["key"]), on="key", how="anti")
-    ordered = _most_interacted_first(unanswered, interactions)
+    ordered = _most_interacted_first(unanswered, inputs)
     return Selection(
         items=num_items,
         imported=imported.height,
@@ -90,17 +101,8 @@ def select(config: DatasetConfig, llm: LlmSettings, items: Path, interactions: P
     )
 
 
-def dry_run(config: DatasetConfig, llm: LlmSettings, items: Path, interactions: Path, responses: Responses) -> Plan:
-    """Return what ``gather`` would ask and cost, without asking anything.
-
-    Raises:
-        ConfigError: a setting, prompt or import file is wrong.
-    """
-    return plan(config, llm, items, responses, select(config, llm, items, interactions, responses))
-
-
 def plan(config: DatasetConfig, llm: LlmSettings, items: Path, responses: Responses, selection: Selection) -> Plan:
-    """Return what the answers about a selection are expected to cost."""
+    """Return what ``gather`` asks about a selection, and what that is expected to cost; asks nothing."""
     prompt, model, budget = load_prompt(config.semantics.prompt), identify(llm), config.semantics.budget
     wanted = selection.wanted
     calls = wanted.height if budget.items is None else min(wanted.height, budget.items)
@@ -131,11 +133,17 @@ def plan(config: DatasetConfig, llm: LlmSettings, items: Path, responses: Respon
     )
 
 
-def _most_interacted_first(items: pl.DataFrame, interactions: Path) -> pl.DataFrame:
-    events = pl.scan_parquet(table_files(interactions, "interactions"), hive_partitioning=False)
+def _most_interacted_first(items: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+    events = pl.scan_parquet(table_files(inputs.interactions, "interactions"), hive_partitioning=False)
     counts = events.group_by("domain", "item_id").agg(pl.len().alias("num_events")).collect(engine="streaming")
     ordered = items.join(counts, on=["domain", "item_id"], how="left").with_columns(pl.col("num_events").fill_null(0))
-    return ordered.sort(["num_events", "domain", "item_id"], descending=[True, False, False])
+    if inputs.last_run is None:
+        return ordered.sort(["num_events", "domain", "item_id"], descending=[True, False, False])
+    table = pl.scan_parquet(table_files(inputs.last_run, "semantics"), hive_partitioning=False)
+    known = table.filter(view=View.SPECIFIC.value).select("domain", "item_id", is_new=False).collect(engine="streaming")
+    ordered = ordered.join(known, on=["domain", "item_id"], how="left").with_columns(pl.col("is_new").fill_null(True))
+    order = {"num_events": True, "is_new": True, "domain": False, "item_id": False}
+    return ordered.sort(list(order), descending=list(order.values())).drop("is_new")
 
 
 def _measured(responses: Responses, model: ModelIdentity, prompt: str) -> tuple[float | None, float | None]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from semacdr.dataset import DatasetConfig
 from semacdr.progress import Progress
-from semacdr.semantics import OpenAiEngine, Responses, gather, vllm_python
+from semacdr.semantics import Inputs, OpenAiEngine, Responses, gather, vllm_python
 from semacdr.settings import LlmSettings
 
 from .conftest import make_config
@@ -47,8 +47,7 @@ def main() -> None:
     gather(
         config(world),
         settings(model),
-        world / "items",
-        world / "interactions",
+        Inputs(world / "items", world / "interactions"),
         responses,
         world / "cache",
         Progress(),

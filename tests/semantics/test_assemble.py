@@ -8,7 +8,7 @@ import pytest
 
 from semacdr.errors import DataError
 from semacdr.progress import Progress
-from semacdr.semantics import Responses, answers_digest, assemble, gather
+from semacdr.semantics import Inputs, Responses, answers_digest, assemble, gather
 from semacdr.settings import LlmSettings
 from semacdr.tables import Semantics, check
 
@@ -45,10 +45,10 @@ def test_assemble_takes_imported_then_generated_then_own_words(
     config = make_config(world, imports=IMPORTS, budget={"items": 2})
     llm = llm.model_copy(update={"concurrency": 1})
     responses = Responses(world / "responses")
-    gather(config, llm, world / "items", world / "interactions", responses, world, Progress())
+    gather(config, llm, Inputs(world / "items", world / "interactions"), responses, world, Progress())
     # The import is not asked; m2 has most events, then f1 by name: f2 is beyond the budget.
     assert fake_server.asked == ["Sunset Boulevard", "Acme Green Tea, 20 Count"]
-    gather(config, llm, world / "items", world / "interactions", responses, world, Progress())
+    gather(config, llm, Inputs(world / "items", world / "interactions"), responses, world, Progress())
 
     facts = assemble(config, llm, world / "items", responses, world / "out")
     assert check("semantics", world / "out") == {"semantics": 8, "semantics_audit": 6}
@@ -94,7 +94,7 @@ def test_assemble_is_the_same_after_an_interrupted_run(world: Path, llm: LlmSett
         responses = Responses(world / name)
         for items in budgets:
             config = make_config(world, budget={"items": items})
-            gather(config, llm, world / "items", world / "interactions", responses, world, Progress())
+            gather(config, llm, Inputs(world / "items", world / "interactions"), responses, world, Progress())
         config = make_config(world)
         assemble(config, llm, world / "items", responses, world / "out")
         tables.append((world / "out" / "semantics.parquet").read_bytes())
@@ -109,7 +109,7 @@ def test_answers_digest_moves_with_answers_and_imports_only(world: Path, llm: Ll
     responses = Responses(world / "responses")
     empty = answers_digest(config, llm, world / "items", responses)
     assert empty["answers"] == 0
-    gather(config, llm, world / "items", world / "interactions", responses, world, Progress())
+    gather(config, llm, Inputs(world / "items", world / "interactions"), responses, world, Progress())
     filled = answers_digest(config, llm, world / "items", responses)
     assert filled["answers"] == 3
     assert filled["answers_sha256"] != empty["answers_sha256"]
@@ -132,7 +132,7 @@ def answers(world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer, conten
     fake_server.behaviour = lambda *_: completion(content)
     responses = Responses(world / "responses")
     config = make_config(world, prompt="dual-view@2")
-    gather(config, llm, world / "items", world / "interactions", responses, world, Progress())
+    gather(config, llm, Inputs(world / "items", world / "interactions"), responses, world, Progress())
     return responses
 
 
@@ -224,7 +224,7 @@ def test_assemble_injected_item_text_changes_nothing_but_itself(
     fake_server.behaviour = parrot
     responses = Responses(tmp_path / "responses")
     config = make_config(tmp_path, prompt="dual-view@2", audit={"max_failure_share": 1})
-    gather(config, llm, tmp_path / "items", tmp_path / "interactions", responses, tmp_path, Progress())
+    gather(config, llm, Inputs(tmp_path / "items", tmp_path / "interactions"), responses, tmp_path, Progress())
     first, *others = fake_server.chats
     assert len({chat["messages"][-1]["content"] for chat in fake_server.chats}) == len(INJECTIONS)
     for chat in others:

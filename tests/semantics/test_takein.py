@@ -10,7 +10,7 @@ import pytest
 from semacdr.dataset import DatasetConfig, Import
 from semacdr.errors import ConfigError, DataError
 from semacdr.progress import Progress
-from semacdr.semantics import Responses, answers_digest, assemble, gather
+from semacdr.semantics import Inputs, Responses, answers_digest, assemble, gather
 from semacdr.semantics.batch import export_requests, read_batch
 from semacdr.semantics.selection import select
 from semacdr.semantics.takein import TakenIn, take_in
@@ -43,7 +43,7 @@ def taken(world: Path, config: DatasetConfig, file: str, **source: object) -> Ta
 
 def exported(world: Path, config: DatasetConfig, llm: LlmSettings, limit: int | None = None) -> list[dict[str, Any]]:
     responses = Responses(world / "responses")
-    selection = select(config, llm, world / "items", world / "interactions", responses)
+    selection = select(config, llm, Inputs(world / "items", world / "interactions"), responses)
     export_requests(config, selection, world / "items", world / "requests.jsonl", "gpt-x", limit)
     return [json.loads(line) for line in (world / "requests.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -79,7 +79,7 @@ def test_batch_round_trip_is_imported_with_its_model_and_asks_nothing(
 
     responses = Responses(world / "responses")
     assert answers_digest(config, llm, world / "items", responses) != before
-    gather(config, llm, world / "items", world / "interactions", responses, world, Progress())
+    gather(config, llm, Inputs(world / "items", world / "interactions"), responses, world, Progress())
     assert fake_server.chats == []
     assert exported(world, config, llm) == []
     assemble(config, llm, world / "items", responses, world / "out")

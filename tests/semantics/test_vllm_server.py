@@ -15,7 +15,7 @@ import pytest
 
 from semacdr.errors import ConfigError, EngineError
 from semacdr.progress import Progress
-from semacdr.semantics import Responses, ServerSpec, VllmServer, assemble, gather, vllm_python
+from semacdr.semantics import Inputs, Responses, ServerSpec, VllmServer, assemble, gather, vllm_python
 from semacdr.semantics.resolve import resolve_engine, server_specs
 from semacdr.semantics.vllm_server import command, environment, group_lives
 from semacdr.settings import LlmSettings
@@ -264,7 +264,7 @@ class TestRealServer:
         config = make_config(tmp_path, max_tokens=420, budget={"items": len(titles)})
         llm = LlmSettings(model=str(tiny_model), python=vllm_python())
         responses = Responses(tmp_path / "responses")
-        inputs = (tmp_path / "items", tmp_path / "interactions", responses, tmp_path / "cache", Progress())
+        inputs = (Inputs(tmp_path / "items", tmp_path / "interactions"), responses, tmp_path / "cache", Progress())
         report = gather(config, llm, *inputs)
         assert report.asked == len(titles)
         assert report.accepted >= len(titles) // 2
