@@ -33,6 +33,9 @@ _MAX_SAME_TRIGRAM = 2
 _MIN_LETTER_SHARE = 0.5
 _COPIED_WORDS = 5
 
+UNREADABLE = frozenset({"cut at max_tokens", "not finished", "not JSON", "not the schema"})
+"""The reasons of ``read_answer``."""
+
 
 class Texts(NamedTuple):
     """The two accepted texts of an item."""

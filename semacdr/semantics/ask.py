@@ -9,10 +9,11 @@ import structlog
 
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import EngineError
-from semacdr.semantics.accept import Texts, accept, copied_phrase, example_phrases, read_answer
+from semacdr.semantics.accept import UNREADABLE, Texts, accept, copied_phrase, example_phrases, read_answer
 from semacdr.semantics.audit import forgiven
 from semacdr.semantics.engine import CHARS_PER_TOKEN, Answer, Engine, RequestRefusedError
 from semacdr.semantics.items import words_of
+from semacdr.semantics.lexicon import guessed_traits, other_language
 from semacdr.semantics.models import ModelIdentity
 from semacdr.semantics.prompt import Messages, clean_item_text, load_prompt
 from semacdr.semantics.record import Record, utc_now
@@ -54,23 +55,27 @@ class Asker:
         if not text:
             return self._record(row, "no readable text", None)
         messages = self._chat(row["domain"], text)
-        answers = []
+        answers: list[Answer] = []
         verdict: Texts | str = ""
+        last: Answer | None = None
         try:
             for seed, temperature in (
                 (self.settings.seed, self.settings.temperature),
                 (self.settings.seed + 1, max(self.settings.temperature, REPAIR_TEMPERATURE)),
             ):
                 answers.append(await self._generate(engine, messages, seed, temperature))
-                verdict = self._judge(answers[-1], row["title"])
+                judged = self._judge(answers[-1], row)
+                # One that cannot be read does not replace one that broke a rule: a text of that may be of use.
+                if last is None or judged not in UNREADABLE:
+                    verdict, last = judged, answers[-1]
                 if isinstance(verdict, Texts):
                     break
         except RequestRefusedError as error:
             if not self._server_answers:
                 await self._probe(engine, row["domain"], error)
             log.warning("item refused", domain=row["domain"], item_id=row["item_id"], error=str(error))
-            verdict = "refused by the server"
-        return self._record(row, verdict, answers[-1] if answers else None, answers)
+            verdict = verdict or "refused by the server"
+        return self._record(row, verdict, last, answers)
 
     async def _probe(self, engine: Engine, domain: str, refusal: RequestRefusedError) -> None:
         """Raise EngineError if the server refuses a harmless item, too."""
@@ -85,15 +90,24 @@ class Asker:
                 do="raise llm.max_model_len, lower semantics.max_tokens, or use another server",
             ) from refusal
 
-    def _judge(self, answer: Answer, title: str | None) -> Texts | str:
+    def _judge(self, answer: Answer, row: Mapping[str, Any]) -> Texts | str:
         verdict = read_answer(answer.text, answer.finish_reason, self.prompt.schema)
         if isinstance(verdict, Texts):
-            verdict = accept(verdict, title, self._forgiven)
-        if isinstance(verdict, Texts) and AuditRule.COPIED_EXAMPLE not in self._forgiven:
-            for view in View:
-                if copied_phrase(verdict.of(view), self._shown):
-                    return f"{view}: copies an example"
-        return verdict
+            verdict = accept(verdict, row["title"], self._forgiven)
+        return (self._breach(verdict, row["text"]) or verdict) if isinstance(verdict, Texts) else verdict
+
+    def _breach(self, texts: Texts, item_text: str) -> str | None:
+        """Return the reason when a text breaks a rule that the audit would have it replaced for, else None."""
+        for view in View:
+            if AuditRule.COPIED_EXAMPLE not in self._forgiven and copied_phrase(texts.of(view), self._shown):
+                return f"{view}: copies an example"
+            if AuditRule.LANGUAGE not in self._forgiven and other_language(texts.of(view), self.prompt.language):
+                return f"{view}: another language"
+        if AuditRule.PROTECTED_TRAIT not in self._forgiven and guessed_traits(
+            texts.agnostic, item_text, self.prompt.language
+        ):
+            return f"{View.AGNOSTIC}: guesses a protected trait"
+        return None
 
     def _chat(self, domain: str, text: str) -> Messages:
         if domain not in self._openings:

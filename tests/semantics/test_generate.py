@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import resource
 import signal
 from pathlib import Path
@@ -119,6 +120,28 @@ def test_gather_invalid_answer_is_repaired_with_another_seed(
     assert first["temperature"] == 0
     assert second["temperature"] > 0
     assert first["messages"] == second["messages"]
+
+
+@pytest.mark.parametrize(
+    ("agnostic", "reason"),
+    [
+        ("devout mothers who want their evenings to be calm", "agnostic: guesses a protected trait"),
+        ("des gens qui veulent une soirée calme avec les amis et le soleil", "agnostic: another language"),
+    ],
+)
+def test_gather_text_that_breaks_a_rule_gets_a_second_try(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer, agnostic: str, reason: str
+):
+    answers = [completion({**GOOD, "agnostic": agnostic}), completion("{broken")]
+    fake_server.behaviour = lambda body, _: answers[body["seed"]]
+    report = run(world, one_at_a_time(llm), budget={"items": 1})
+    assert (report.accepted, report.failed) == (0, {reason: 1})
+    # What can be read is kept rather than what came last: its specific text is of use.
+    (record,) = Responses(world / "responses").all().collect().iter_rows(named=True)
+    assert (json.loads(record["raw"])["specific"], record["calls"]) == (GOOD["specific"], 2)
+    assert run(
+        world, one_at_a_time(llm), budget={"items": 1}, audit={"protected_trait": "warn", "language": "warn"}
+    ).accepted
 
 
 def test_gather_failure_is_kept_with_its_reason_and_not_paid_twice(
