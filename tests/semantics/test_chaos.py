@@ -30,6 +30,8 @@ KILLS = int(os.environ.get("SEMACDR_CHAOS_KILLS", "3"))
 NUM_ITEMS = 5 * (KILLS + 1)
 
 log = structlog.get_logger()
+CALLS = 2
+"""Of an item, at most: one whose second try was in flight needs its first again."""
 ROLES = ("engine", "pipeline", "api server")
 
 pytestmark = [
@@ -139,6 +141,6 @@ def test_chaos_nothing_is_lost_or_asked_twice(tmp_path: Path, tiny_model: Path):
     assert set(calls) == set(calm_calls)
     again = sum(calls.values()) - len(calls)
     log.info("chaos", killed=dict(killed), items=NUM_ITEMS, calls=len(calls), asked_again=again)
-    assert again <= sum(killed.values()) * IN_FLIGHT
+    assert again <= sum(killed.values()) * IN_FLIGHT * CALLS
     assert answers(disturbed) == NUM_ITEMS
     assert published(disturbed, tiny_model).equals(published(undisturbed, tiny_model))
