@@ -212,8 +212,8 @@ class SemanticsResponses(Table):
     status = dy.String(description="ok, or failed for good")
     reason = dy.String(nullable=True, description="why it failed; null if ok")
     model = dy.String(description="who answered")
-    revision = dy.String(description="of the model; empty where it tells none")
-    prompt = dy.String(description="name@version; of an import, its file and the file's hash")
+    revision = dy.String(description="of the model, empty where it tells none; of an import, the file and its hash")
+    prompt = dy.String(description="name@version; empty for an import")
     text_hash = dy.String(description="sha256 of the item text that was asked about")
     specific = dy.String(nullable=True, description="null if it failed")
     agnostic = dy.String(nullable=True, description="null if it failed")
@@ -222,7 +222,9 @@ class SemanticsResponses(Table):
     prompt_tokens = dy.Int64(description="of the last call")
     completion_tokens = dy.Int64(description="of the last call")
     finish_reason = dy.String(nullable=True, description="of the last call")
-    calls = dy.Int64(description="2 if the first answer was not accepted; 0 if the item had nothing to ask about")
+    calls = dy.Int64(
+        description="2 if the first answer was not accepted; 0 for an import, or an item of no readable text"
+    )
     spent_tokens = dy.Int64(description="prompt and completion, of all calls")
     seconds = dy.Float64(description="that all calls took, waiting included")
     created_at = dy.String(description="ISO 8601, UTC")
