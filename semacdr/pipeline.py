@@ -130,6 +130,7 @@ def _embeddings(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
         context.settings.encoder,
         inputs["semantics"].path,
         inputs["sequences"].path,
+        context.store.vectors,
         draft.folders["embeddings"],
         context.progress,
     )
