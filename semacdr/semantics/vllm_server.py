@@ -96,12 +96,7 @@ class VllmServer:
         check_interpreter(self.spec.python)
         if is_folder(self.spec.model):
             check_model_folder(Path(self.spec.model))
-        try:
-            self._start()
-            self._wait_until_healthy()
-        except BaseException:
-            self._stop()
-            raise
+        self._first_start(again=self.spec.restarts > 0)
         return self
 
     def __exit__(
@@ -140,6 +135,25 @@ class VllmServer:
     def give_up(self) -> None:
         """Make a ``revive`` that is under way end soon."""
         self._given_up.set()
+
+    def _first_start(self, *, again: bool) -> None:
+        """Start it; once more if it ends while it starts: it may have been killed, by the system for its memory."""
+        try:
+            self._start()
+            self._wait_until_healthy()
+        except EngineError as error:
+            has_ended = self._process is not None and self._process.poll() is not None
+            self._stop()
+            if not (again and has_ended):
+                raise
+            self._deaths += 1
+            log.warning(
+                "vLLM died while it started, and is started once more", found=error.what, log=str(self.log_path)
+            )
+            self._first_start(again=False)
+        except BaseException:
+            self._stop()
+            raise
 
     def _start(self) -> None:
         self.spec.log_folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+from structlog.testing import capture_logs
 
 from semacdr.errors import ConfigError, EngineError
 from semacdr.progress import Progress
@@ -121,6 +122,13 @@ def test_server_fake_that_dies_at_start_is_seen_at_once(tmp_path: Path):
     with pytest.raises(EngineError, match="out of memory"), VllmServer(fake_spec(tmp_path, "dies")):
         pass
     assert time.monotonic() - started < 10
+
+
+def test_server_fake_that_dies_at_start_is_started_once_more(tmp_path: Path):
+    server = VllmServer(fake_spec(tmp_path, "dies", restarts=3))
+    with pytest.raises(EngineError, match="out of memory"), capture_logs() as logs, server:
+        pass
+    assert [entry["event"] for entry in logs].count("starting vLLM") == 2
 
 
 def end_at_work(server: VllmServer) -> None:
