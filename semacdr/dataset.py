@@ -201,6 +201,17 @@ class Embeddings(Frozen):
     """Smallest eigenvalue, as a share of the mean one: keeps noise directions from being blown up."""
 
 
+class Index(Frozen):
+    """How vectors are searched."""
+
+    exact_up_to: int = Field(default=100_000, ge=1)
+    """As many vectors of a domain and view are searched one by one; more by an inverted file (IVF)."""
+    memory_mb: int = Field(default=1024, ge=1)
+    """Of one inverted file: decides how its vectors are kept."""
+    wanted_recall: float = Field(default=0.98, gt=0, le=1)
+    """Recall@10 against exact search, at least: lists are probed until it is met; a build that cannot is refused."""
+
+
 class Training(Frozen):
     """Which model is trained, and how long."""
 
@@ -227,6 +238,7 @@ class DatasetConfig(Frozen):
     split: Split = Split()
     semantics: Semantics = Semantics()
     embeddings: Embeddings = Embeddings()
+    index: Index = Index()
     training: Training = Training()
     recommendations: Recommendations = Recommendations()
     _folder: Path = PrivateAttr(default=Path())

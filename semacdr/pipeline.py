@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -102,11 +103,15 @@ def _gather_semantics(context: Context, inputs: Mapping[str, Artifact]) -> None:
 
 
 def _semantics_inputs(context: Context, inputs: Mapping[str, Artifact]) -> semantics.Inputs:
+    return semantics.Inputs(inputs["items"].path, inputs["interactions"].path, _current(context, "semantics"))
+
+
+def _current(context: Context, name: str) -> Path | None:
+    """Return the folder of the last run's artifact, from which a stage goes on; None if there is none to be read."""
     try:
-        last_run = context.store.get(context.dataset.name, "semantics").path
+        return context.store.get(context.dataset.name, name).path
     except StoreError:
-        last_run = None
-    return semantics.Inputs(inputs["items"].path, inputs["interactions"].path, last_run)
+        return None
 
 
 def _semantics_sources(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -137,7 +142,8 @@ def _embeddings(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
 
 
 def _index(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
-    return index.build(inputs["embeddings"].path, draft.folders["index"])
+    last = _current(context, "index")
+    return index.build(inputs["embeddings"].path, draft.folders["index"], context.dataset.index, context.progress, last)
 
 
 def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -212,7 +218,7 @@ STAGES: tuple[Stage, ...] = (
         name="index",
         inputs=("embeddings",),
         outputs=("index",),
-        config=lambda _: {},
+        config=_sections("index"),
         run=_index,
     ),
     Stage(

@@ -253,6 +253,7 @@ class IndexIds(Table):
     view = dy.Enum(View, primary_key=True, description=_VIEW)
     position = dy.Int64(primary_key=True, min=0, description="of the vector in `<domain>/<view>.faiss`")
     item_id = dy.String(min_length=1, description=_ITEM)
+    checksum = dy.Int64(nullable=True, description="CRC-32 of the vector's bytes: tells a changed one")
 
 
 class History(Table):
@@ -373,7 +374,10 @@ the next number here. ``tests/test_tables.py`` fails on a change that is not com
 
 FILES: dict[str, dict[str, str]] = {
     "embeddings": {"whitening.safetensors": "per view, `<view>.mean` and `<view>.components`"},
-    "index": {"<domain>/<view>.faiss": "inner-product index of the view's vectors"},
+    "index": {
+        "<domain>/<view>.faiss": "inner-product index of the view's vectors",
+        "index.json": "each index's kind, recall, and how it came about",
+    },
     "checkpoint": {
         "model.safetensors": "the weights, and what the model knows of items",
         "config.json": "the preset with its overrides, the history's length, the domains",
