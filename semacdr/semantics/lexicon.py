@@ -37,6 +37,8 @@ class Lexicon:
     stop_words: frozenset[str]
     traits: Mapping[str, re.Pattern[str]]
     """Protected trait -> what a text says that guesses at it."""
+    any_trait: re.Pattern[str] | None
+    """Any of these; None if none is listed."""
 
 
 @cache
@@ -49,6 +51,7 @@ def lexicons() -> Mapping[str, Lexicon]:
             scripts=frozenset(words["scripts"]),
             stop_words=frozenset(words.get("stop_words", "").split()),
             traits={trait: _pattern(listed) for trait, listed in words.get("traits", {}).items()},
+            any_trait=_pattern(" ".join(words["traits"].values())) if words.get("traits") else None,
         )
         for language, words in raw.items()
     }
@@ -69,10 +72,13 @@ def stem(word: str) -> str:
 
 def guessed_traits(text: str, item_text: str, language: str) -> dict[str, str]:
     """Return the protected traits that a text speaks of and the item's own text does not, with the words it uses."""
-    guessed = {}
+    guessed: dict[str, str] = {}
     folded = text.casefold()
     stated = None
-    for trait, pattern in lexicons()[language].traits.items():
+    lexicon = lexicons()[language]
+    if lexicon.any_trait is None or not lexicon.any_trait.search(folded):
+        return guessed
+    for trait, pattern in lexicon.traits.items():
         match = pattern.search(folded)
         if match:
             # "Hungry-Man" states its man as well.
@@ -92,17 +98,25 @@ def other_language(text: str, asked: str) -> str | None:
             return f"script {scripts.most_common(1)[0][0]}"
     elif "LATIN" not in lexicon.scripts:
         return "script LATIN"
-    words = [word.casefold() for word in _WORD.findall(text)]
-    hits = {
-        code: sum(word in other.stop_words for word in words)
-        for code, other in lexicons().items()
-        if other.stop_words and other.scripts == lexicon.scripts
-    }
+    words = _WORD.findall(text.casefold())
+    index = _stop_index(lexicon.scripts)
+    hits = Counter(code for word in words for code in index.get(word, ()))
     if not hits:
         return None
-    best = max(hits, key=lambda code: hits[code])
+    best = max(sorted(hits), key=lambda code: hits[code])
     enough = hits[best] >= max(_MIN_STOP_WORDS, _MIN_STOP_SHARE * len(words))
-    return best if best != asked and enough and hits[best] > _TIMES_THE_ASKED * hits.get(asked, 0) else None
+    return best if best != asked and enough and hits[best] > _TIMES_THE_ASKED * hits[asked] else None
+
+
+@cache
+def _stop_index(scripts: frozenset[str]) -> Mapping[str, list[str]]:
+    """Return stop word -> the languages of these scripts that have it."""
+    index: dict[str, list[str]] = {}
+    for code, lexicon in lexicons().items():
+        if lexicon.scripts == scripts:
+            for word in lexicon.stop_words:
+                index.setdefault(word, []).append(code)
+    return index
 
 
 @cache
