@@ -115,6 +115,13 @@ class HistoryBatch:
         return HistoryBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
+def ragged(first: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
+    """Return all of ``range(first[n], stop[n])`` in one row after the other, and the ``n`` of each."""
+    size = stop - first
+    row = np.repeat(np.arange(len(size)), size)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size) + np.repeat(first, size)
+
+
 def read_events(folder: Path, vocabulary: Vocabulary) -> Events:
     """Read a ``sequences`` artifact.
 
