@@ -3,6 +3,7 @@
 # Shapes: Q queries, I items of one domain.
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +24,9 @@ from semacdr.model.text_vectors import read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.progress import Progress
 from semacdr.tables import Part, table_files
-from semacdr.training.fit import Fit, FitInputs
+from semacdr.training.fit import Fit, FitInputs, share_of_process
 from semacdr.training.gate import CrossFitted, cross_fitted_gate
-from semacdr.training.loop import Outcome, Plan, fit_to_end
+from semacdr.training.loop import Outcome, Plan, Score, fit_to_end
 from semacdr.training.validation import Validation
 
 log = structlog.get_logger()
@@ -54,6 +55,7 @@ def train(
     The fit ``train`` sees events of part train only and stops early on validation, where the score gate is fitted too;
     the fit ``refit`` starts anew on training and validation events for as many epochs as were best, keeps the gate,
     and is what is saved. Bit-equal for one seed and number of threads on a CPU, also when it was killed on the way.
+    In a process group each process trains on its share of every batch, and the first one writes.
 
     Args:
         config: preset, overrides, seed.
@@ -67,19 +69,8 @@ def train(
         ConfigError: an unknown preset or field, or a model that cannot be.
         DataError: nothing to train on or to validate with, or a loss that is not finite.
     """
-    model_config = load_preset(config.preset, config.overrides)
-    titles = _read_items(inputs["items"])
-    vocabulary = Vocabulary.of_items(titles)
-    events = read_events(inputs["sequences"], vocabulary)
-    _check_parts(events)
-    fit_inputs = FitInputs(
-        config=model_config,
-        vocabulary=vocabulary,
-        text=read_text_vectors(inputs["embeddings"], vocabulary),
-        titles=titles,
-        events=events.up_to(Part.TRAIN),
-        max_length=min(split.max_length, model_config.max_length or split.max_length),
-    )
+    fit_inputs, events = _fit_inputs(config, split, inputs)
+    model_config, vocabulary = fit_inputs.config, fit_inputs.vocabulary
     with _torch_settings(run.threads):
         found, gate = _fit_train(fit_inputs, events, config.seed, _plan("train", output, run), progress)
         refit_inputs = replace(fit_inputs, events=events.up_to(Part.VALIDATION))
@@ -90,6 +81,7 @@ def train(
     assert found.best is not None
     score = found.best if gate is None else gate.score
     details = {
+        "processes": refit.share.size,
         "preset": model_config.preset,
         "best_epoch": found.best_epoch,
         "num_parameters": sum(parameter.numel() for parameter in refit.model.parameters()),
@@ -98,6 +90,14 @@ def train(
         "max_length": fit_inputs.max_length,
         "validation_trained_alone": {"ndcg_10": found.best.ndcg_10, "hr_10": found.best.hr_10},
     }
+    facts = Facts(
+        rows_in=events.num_users,
+        details=details,
+        metrics={"ndcg_10": score.ndcg_10, "hr_10": score.hr_10},
+        seed=config.seed,
+    )
+    if refit.share.rank > 0:
+        return facts
     save_checkpoint(
         output,
         refit.model,
@@ -115,17 +115,47 @@ def train(
     }
     pl.DataFrame(history, schema=schema).write_parquet(output / "training_history.parquet")
     log.info("training", rows_in=len(events.item), users=events.num_users, **details, validation_ndcg_10=score.ndcg_10)
-    return Facts(
-        rows_in=events.num_users,
-        details=details,
-        metrics={"ndcg_10": score.ndcg_10, "hr_10": score.hr_10},
-        seed=config.seed,
+    if run.snapshots is not None:
+        shutil.rmtree(run.snapshots, ignore_errors=True)
+    return facts
+
+
+def validate_config(config: Training, split: Split, inputs: Mapping[str, Path], run: Run, progress: Progress) -> Score:
+    """Return what the fit ``train`` of a configuration is worth on validation, its gate measured on other users.
+
+    Raises:
+        ConfigError: an unknown preset or field, or a model that cannot be.
+        DataError: see ``train``.
+    """
+    fit_inputs, events = _fit_inputs(config, split, inputs)
+    with _torch_settings(run.threads):
+        found, gate = _fit_train(fit_inputs, events, config.seed, Plan(name="train", max_epochs=0), progress)
+    assert found.best is not None
+    return found.best if gate is None else gate.score
+
+
+def _fit_inputs(config: Training, split: Split, inputs: Mapping[str, Path]) -> tuple[FitInputs, Events]:
+    """What the fit ``train`` sees, and all events."""
+    model_config = load_preset(config.preset, config.overrides)
+    titles = _read_items(inputs["items"])
+    vocabulary = Vocabulary.of_items(titles)
+    events = read_events(inputs["sequences"], vocabulary)
+    _check_parts(events)
+    fit_inputs = FitInputs(
+        config=model_config,
+        vocabulary=vocabulary,
+        text=read_text_vectors(inputs["embeddings"], vocabulary),
+        titles=titles,
+        events=events.up_to(Part.TRAIN),
+        max_length=min(split.max_length, model_config.max_length or split.max_length),
     )
+    return fit_inputs, events
 
 
 def _plan(name: str, output: Path, run: Run) -> Plan:
-    snapshot = run.snapshots / f"{name}.safetensors" if run.snapshots else None
-    return Plan(name=name, max_epochs=0, snapshot=snapshot, tensorboard=output / "tensorboard")
+    rank = share_of_process().rank
+    snapshot = run.snapshots / f"{name}-{rank}.safetensors" if run.snapshots else None
+    return Plan(name=name, max_epochs=0, snapshot=snapshot, tensorboard=None if rank else output / "tensorboard")
 
 
 def _fit_train(
