@@ -72,8 +72,8 @@ class ModelConfig(Frozen):
     """Plain residuals, or gated ones around attention and SwiGLU (eSASRec)."""
     position: Literal["learned", "rope", "rope+time"] = "rope"
     """How order is told: a vector per place, rotation, or rotation and a bias by the logarithm of the time between."""
-    domain_price: bool = True
-    """Looking from one domain to another costs a learned amount of attention."""
+    domain_price: bool = False
+    """Looking from one domain to another costs a learned amount of attention (no gain seen: docs/log.md)."""
     dim: int = Field(default=64, ge=4)
     """Width of item and user vectors."""
     num_blocks: int = Field(default=2, ge=1)

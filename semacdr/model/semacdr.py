@@ -68,14 +68,16 @@ class SemaCdrModel(nn.Module):
         threads = self.config.threads
         read = _Reading(batch, self.num_domains)
         empty_QD = table_ID.new_zeros(len(batch.row_Q), self.config.dim)
-        state = self._states(table_ID[batch.item_BL], batch)
+        x_BLD = table_ID.index_select(0, batch.item_BL.flatten()).view(*batch.item_BL.shape, -1)
+        state = self._states(x_BLD, batch)
         mixed_QD = read.last(state[Thread.MIXED]) if Thread.MIXED in threads else empty_QD
         target_QD, source_QD, own_QND = empty_QD, empty_QD, None
         if Thread.TARGET in threads:
             own_QND = read.last_of_each_domain(state[Thread.TARGET])
             target_QD = own_QND[torch.arange(len(own_QND)), batch.domain_Q]
         if Thread.SOURCE in threads:
-            own_QND = read.last_of_each_domain(state[Thread.SOURCE])
+            if own_QND is None or self.config.backbone == "towers":
+                own_QND = read.last_of_each_domain(state[Thread.SOURCE])
             source_QD = self.source_mix(own_QND, read.count_QN.to(own_QND.dtype).log1p(), read.is_source_QN)
         switched_on_3 = torch.tensor([thread in threads for thread in Thread], device=table_ID.device)
         usable_Q3 = read.not_empty_Q3 & switched_on_3
@@ -137,11 +139,19 @@ class _Reading:
 
     def last(self, state_BLD: Float[Tensor, "batch length dim"]) -> Float[Tensor, "queries dim"]:
         """Return the state of each query's last event."""
-        return state_BLD[self.batch.row_Q, self._position_Q]
+        return _rows(state_BLD, self.batch.row_Q, self._position_Q)
 
     def last_of_each_domain(self, state_BLD: Float[Tensor, "batch length dim"]) -> Float[Tensor, "queries domains dim"]:
         """Return the states of each query's last event of every domain; any state where there is none."""
-        return state_BLD[self.batch.row_Q[:, None], self._last_QN]
+        row_QN = self.batch.row_Q[:, None].expand_as(self._last_QN)
+        return _rows(state_BLD, row_QN.flatten(), self._last_QN.flatten()).view(*row_QN.shape, -1)
+
+
+def _rows(
+    state_BLD: Float[Tensor, "batch length dim"], row_S: Int[Tensor, " states"], position_S: Int[Tensor, " states"]
+) -> Float[Tensor, "states dim"]:
+    # index_select and not an index: its gradient is an index_add, several times faster than an index_put.
+    return state_BLD.flatten(0, 1).index_select(0, row_S * state_BLD.shape[1] + position_S)
 
 
 def last_by_domain(

@@ -4,6 +4,7 @@ import torch
 from semacdr.model.config import load_preset
 from semacdr.model.semacdr import last_by_domain
 from semacdr.model.sequence_encoder import (
+    Dropout,
     Histories,
     Reading,
     SequenceEncoder,
@@ -41,10 +42,10 @@ TIME = torch.tensor([[0, 1, 5, 5, 90, 0], [3, 3, 400, 0, 0, 0]]) * 86_400
 HISTORIES = Histories(DOMAIN, TIME, IS_EVENT)
 BOTH = [Reading.MIXED, Reading.OWN]
 KINDS = [
+    {"domain_price": True},
+    {"position": "learned"},
+    {"position": "rope+time", "block": "ligr", "domain_price": True},
     {},
-    {"position": "learned", "domain_price": False},
-    {"position": "rope+time", "block": "ligr"},
-    {"domain_price": False},
 ]
 
 
@@ -94,7 +95,7 @@ def test_encoder_padding_changes_no_state(kind: dict[str, object]):
 
 
 def test_encoder_price_high_enough_shuts_the_other_domains_out():
-    made, x = encoder(), torch.randn(1, 6, 8)
+    made, x = encoder(domain_price=True), torch.randn(1, 6, 8)
     changed = x.clone()
     changed[0, [1, 3, 4]] = torch.randn(3, 8)
     histories = only(slice(1), slice(6))
@@ -113,3 +114,15 @@ def test_encoder_time_bias_tells_near_from_far():
     before, after = (made(x, histories, [Reading.MIXED])[0] for histories in (only(slice(1), slice(6)), sooner))
     torch.testing.assert_close(before[0, 0], after[0, 0])
     assert not torch.allclose(before[0, 4], after[0, 4])
+
+
+def test_dropout_drops_its_share_keeps_the_mean_and_rests_in_evaluation():
+    torch.manual_seed(0)
+    made, x = Dropout(0.3), torch.ones(101, 99)
+    dropped = made(x)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.03)
+    # Neighbours share a draw, not a fate.
+    both = ((dropped == 0).flatten()[:-1] & (dropped == 0).flatten()[1:]).float().mean()
+    assert both.item() == pytest.approx(0.09, abs=0.02)
+    assert made.eval()(x) is x
