@@ -3,8 +3,9 @@
     python -m benchmarks.training_speed [--store STORE] [--dataset DATASET] [--epochs 2] [--quick]
 
 All runs train on the same events, one thread each, one after the other. Those beside RecTools have its width, length,
-batch and number of negatives; the two presets are compared as they are. RecTools lives in an environment of its own; without one, named by
---rectools, its row is left out and the first bar is not judged.
+batch and number of negatives; the two presets are compared as they are. RecTools lives in an environment of its own,
+with pandas 2: ``pip install "rectools[torch]==0.19.0" "pandas<3"``; without one, named by --rectools, its row is left
+out and its bar is not judged.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,15 +128,13 @@ def _ours(preset: str, inputs: FitInputs, epochs: int, overrides: dict[str, obje
 
 
 def _rectools(python: Path, events: Events, epochs: int) -> Row:
-    file = Path("training_speed_events.parquet")
     table = pl.DataFrame({"user_id": events.user, "item_id": events.item, "datetime": events.time_s * 1000})
-    table.with_columns(pl.col("datetime").cast(pl.Datetime("ms"))).write_parquet(file)
     sizes = (LENGTH, BATCH, DIM, BLOCKS, HEADS, NEGATIVES, epochs, DROPOUT)
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "events.parquet"
+        table.with_columns(pl.col("datetime").cast(pl.Datetime("ms"))).write_parquet(file)
         command = [str(python), "-c", RECTOOLS, str(file), *map(str, sizes)]
         answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    finally:
-        file.unlink()
     return Row("rectools", **json.loads(answer.strip().splitlines()[-1]))
 
 

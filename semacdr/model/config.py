@@ -36,7 +36,8 @@ class Expert(StrEnum):
 
     POPULARITY = "popularity"
     TRANSITIONS = "transitions"
-    TEXT = "text"
+    TITLE = "title"
+    SEMANTICS = "semantics"
 
 
 class ModelConfig(Frozen):
@@ -87,6 +88,9 @@ class ModelConfig(Frozen):
 
     experts: tuple[Expert, ...] = tuple(Expert)
     """Score experts beside the trained score; empty: the trained score alone, without a gate."""
+    cold_boost: float = Field(default=0.5, ge=0)
+    """Added to the final score of items without training events, where there is a gate (in nats). The gate's fit gives
+    them what is likely, which shows few of them; this pays a little of the overall score for showing more."""
 
     loss: Literal["softmax", "sampled", "gbce", "bce"] = "sampled"
     """Over all items of the target's domain; over ``negatives`` of them; gBCE with as many; BCE with one."""

@@ -2,7 +2,8 @@
 
     popularity    an item's share of its domain's events, faded with age by three half-lives
     transitions   what followed the last items of the history, in anyone's history
-    text          how near an item's title and its two texts lie to those of the last items of the history
+    title         how near an item's title lies to those of the last items of the history
+    semantics     the same of its two texts
 
 Every score is computed from events strictly before the query, so that a training event never says a word about itself:
 the fit's events are kept whole, with their times, and filtered at each query. Memory-based scorers of this kind are
@@ -49,7 +50,8 @@ FloatArray = npt.NDArray[np.float32]
 COLUMNS: Mapping[Expert, tuple[str, ...]] = {
     Expert.POPULARITY: tuple(f"popularity_{days}" for days in HALF_LIVES_DAYS),
     Expert.TRANSITIONS: ("transitions",),
-    Expert.TEXT: ("title", *(str(view) for view in View)),
+    Expert.TITLE: ("title",),
+    Expert.SEMANTICS: tuple(str(view) for view in View),
 }
 """The columns of scores that each expert gives, in order."""
 
@@ -208,14 +210,17 @@ def expert_scores(
         domain: whose items.
     """
     asked = Asked.of(events, queries, chosen)
+    start, stop = memory.bounds[domain]
     columns: list[FloatArray] = []
     if Expert.POPULARITY in experts:
         columns += popularity(memory, asked.time_s, domain)
     if Expert.TRANSITIONS in experts:
         columns.append(np.log(transitions(memory, asked, domain) + SMALLEST))
-    if Expert.TEXT in experts:
-        columns += _text(memory, asked, domain)
-    start, stop = memory.bounds[domain]
+    profile = asked.profile(memory.bounds[-1][1])
+    if Expert.TITLE in experts:
+        columns.append((profile @ memory.title @ memory.title[start:stop].T).toarray())
+    if Expert.SEMANTICS in experts:
+        columns += [(profile @ memory.text[view]) @ memory.text[view][start:stop].T for view in View]
     return torch.from_numpy(np.stack(columns) if columns else np.zeros((0, len(chosen), stop - start), np.float32))
 
 
@@ -258,14 +263,6 @@ def transitions(memory: Memory, asked: Asked, domain: int) -> FloatArray:
     here = known & (taken >= start) & (taken < stop)
     np.add.at(score, row[here] * (stop - start) + taken[here] - start, weight[here])
     return score.reshape(len(asked), stop - start).astype(np.float32)
-
-
-def _text(memory: Memory, asked: Asked, domain: int) -> list[FloatArray]:
-    start, stop = memory.bounds[domain]
-    profile = asked.profile(stop_of_all := memory.bounds[-1][1])
-    assert memory.title.shape[0] == stop_of_all
-    title: FloatArray = (profile @ memory.title @ memory.title[start:stop].T).toarray()
-    return [title, *((profile @ memory.text[view]) @ memory.text[view][start:stop].T for view in View)]
 
 
 def memory_tensors(memory: Memory) -> dict[str, Tensor]:

@@ -78,6 +78,12 @@ class ScoreGate(nn.Module):
         self.mean_F[1:] = facts_QF[:, 1:].mean(dim=0)
         self.scale_F[1:] = facts_QF[:, 1:].std(dim=0, unbiased=False).clamp(min=1e-3)
 
+    def boosted(self, boost: float) -> "ScoreGate":
+        """Raise the score of cold items, and return the gate."""
+        with torch.no_grad():
+            self.bias[0] += boost
+        return self
+
     def weights(self, facts_QF: Float[Tensor, "queries facts"]) -> Float[Tensor, "queries columns"]:
         """Return the part of each column's weight that depends on the query."""
         return ((facts_QF - self.mean_F) / self.scale_F) @ self.by_fact.T

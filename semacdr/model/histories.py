@@ -8,6 +8,7 @@ one timestamp therefore never see each other as query and history.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,15 @@ PART_CODE = {part: code for code, part in enumerate(Part)}
 """The parts in their order in time."""
 
 IntArray = npt.NDArray[np.int64]
+
+
+class Visibility(StrEnum):
+    """What an event's history holds, as the protocol rules."""
+
+    EARLIER_IN_TIME = "gts"
+    """Events with a strictly earlier timestamp."""
+    EARLIER_IN_ORDER = "loo"
+    """Every event before it in the stated order: a third of adjacent ones share their day (research 3.1b)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,12 @@ class Events:
         fresh[1:] = self.time_s[1:] != self.time_s[:-1]
         fresh[self.offsets[:-1][np.diff(self.offsets) > 0]] = True
         return np.maximum.accumulate(np.where(fresh, index, 0)).astype(np.int64)
+
+    def history_stop(self, visibility: Visibility) -> IntArray:
+        """Return where each event's history ends: the user's events before that position are seen."""
+        if visibility is Visibility.EARLIER_IN_ORDER:
+            return np.arange(len(self.item), dtype=np.int64)
+        return self.first_of_its_time()
 
 
 @dataclass(frozen=True)
@@ -169,12 +185,12 @@ def events_of(sequences: pl.DataFrame, vocabulary: Vocabulary) -> Events:
     )
 
 
-def queries_of_targets(events: Events, part: Part) -> Queries:
+def queries_of_targets(events: Events, part: Part, visibility: Visibility = Visibility.EARLIER_IN_TIME) -> Queries:
     """Return one query per target of a part, at the target's own time."""
     chosen = np.flatnonzero(events.is_target & (events.part == PART_CODE[part]))
     return Queries(
         user=events.user[chosen],
-        stop=events.first_of_its_time()[chosen],
+        stop=events.history_stop(visibility)[chosen],
         domain=events.domain[chosen],
         time_s=events.time_s[chosen],
         item=events.item[chosen],

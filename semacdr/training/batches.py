@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semacdr.model.histories import Events, HistoryBatch, IntArray, padded, ragged
+from semacdr.model.histories import Events, HistoryBatch, IntArray, Visibility, padded, ragged
 
 POOL_BATCHES = 16
 """Windows are shuffled, then sorted by length within pools of so many batches: little padding, still random."""
@@ -60,10 +60,10 @@ class Batch:
     """Of all processes together."""
 
 
-def training_windows(events: Events, max_length: int) -> Windows:
+def training_windows(events: Events, max_length: int, visibility: Visibility = Visibility.EARLIER_IN_TIME) -> Windows:
     """Cut all users' histories into windows."""
     overlap = max_length // 2
-    before = events.first_of_its_time() - 1
+    before = events.history_stop(visibility) - 1
     first, stop, event, seen, counts = [], [], [], [], []
     for user_first, user_stop in zip(events.offsets[:-1].tolist(), events.offsets[1:].tolist(), strict=True):
         start = user_first

@@ -175,7 +175,8 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
         gate_examples(scorer.scores, validation.events, queries, half, facts, scoring.bucket, vocabulary, rng)
         for half in halves
     ]
-    gates = [fit_gate(other, num_domains) if other else shut for other in reversed(examples)]
+    boost = validation.inputs.config.cold_boost
+    gates = [fit_gate(other, num_domains).boosted(boost) if other else shut for other in reversed(examples)]
     gate_of_query = queries.user % 2
 
     def final(chosen: IntArray, domain: int) -> Tensor:
@@ -188,4 +189,5 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
         return final_QI
 
     both = [one for one in examples if one]
-    return CrossFitted(gate=fit_gate(GateExamples.joined(both), num_domains), score=validation.rank(final))
+    gate = fit_gate(GateExamples.joined(both), num_domains).boosted(boost)
+    return CrossFitted(gate=gate, score=validation.rank(final))

@@ -61,7 +61,11 @@ def all_scores(memory: Memory, events: Events, queries: Queries, domain: int) ->
 
 
 def test_column_names_follow_the_switches():
-    assert column_names([Expert.TEXT, Expert.TRANSITIONS]) == ("transitions", "title", *(str(view) for view in View))
+    assert column_names([Expert.SEMANTICS, Expert.TITLE, Expert.TRANSITIONS]) == (
+        "transitions",
+        "title",
+        *(str(view) for view in View),
+    )
     assert column_names([]) == ()
 
 
@@ -139,7 +143,7 @@ def test_text_ranks_the_like_of_the_last_item_first_and_a_cold_item_like_any_oth
     events = events_at([(1, "a", 1), (2, "a", 3)])
     memory = Memory.of(events, VOCABULARY, TITLES, text())
     queries = queries_at(events, np.array([0]), np.array([1]), np.array([3 * DAY]))
-    title = expert_scores(memory, [Expert.TEXT], events, queries, np.array([0]), 1)[0, 0]
+    title = expert_scores(memory, [Expert.TITLE], events, queries, np.array([0]), 1)[0, 0]
     assert title.argsort(descending=True)[:2].sort().values.tolist() == [1, 3]
 
 
@@ -157,7 +161,7 @@ def test_titles_without_a_word_give_zeros():
     events = random_events()
     memory = Memory.of(events, VOCABULARY, TITLES.with_columns(title=pl.lit(None, pl.String)), text())
     queries = queries_of_targets(events, Part.TEST)
-    assert (expert_scores(memory, [Expert.TEXT], events, queries, np.arange(3), 0)[0] == 0).all()
+    assert (expert_scores(memory, [Expert.TITLE], events, queries, np.arange(3), 0)[0] == 0).all()
 
 
 def test_memory_round_trip_scores_alike():

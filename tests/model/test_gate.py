@@ -43,3 +43,11 @@ def test_query_facts_by_hand():
     assert facts[2].tolist() == pytest.approx([1, log(1), log(1), log(2), log(3), 0, 0, 1])
     # The second user has nothing before the query.
     assert facts[4].tolist() == pytest.approx([1, 0, 0, 0, 0, 0, 0, 1])
+
+
+def test_boosted_gate_raises_cold_items_alone():
+    gate, facts = ScoreGate(2, 2), torch.ones(3, NUM_FACTS + 2)
+    scores, bucket = torch.randn(2, 3, 7), torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    before = gate(scores, facts, bucket)
+    raised = gate.boosted(0.5)(scores, facts, bucket) - before
+    torch.testing.assert_close(raised, 0.5 * (bucket == 0).float().expand(3, -1))

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from semacdr.model.histories import events_of
+from semacdr.model.histories import Visibility, events_of
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.training.batches import Share, epoch_batches, position_weights, training_windows
 
@@ -31,6 +31,11 @@ def events(*histories: list[int]):
 def test_training_windows_read_strictly_earlier_events():
     windows = training_windows(events([1, 1, 2, 2, 3]), max_length=10)
     assert windows.seen.tolist() == [-1, -1, 1, 1, 3]
+
+
+def test_training_windows_under_leave_one_out_read_everything_before_in_order():
+    windows = training_windows(events([1, 1, 2, 2, 3]), 10, Visibility.EARLIER_IN_ORDER)
+    assert windows.seen.tolist() == [-1, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 8])
