@@ -25,7 +25,7 @@ import structlog
 
 from semacdr import embeddings, index, interactions, semantics, sequences
 from semacdr.dataset import DatasetConfig
-from semacdr.errors import ConfigError, close_names
+from semacdr.errors import ConfigError, StoreError, close_names
 from semacdr.manifest import Facts, fingerprint
 from semacdr.model.config import load_preset
 from semacdr.progress import Progress
@@ -94,12 +94,19 @@ def _gather_semantics(context: Context, inputs: Mapping[str, Artifact]) -> None:
     semantics.gather(
         context.dataset,
         context.settings.llm,
-        inputs["items"].path,
-        inputs["interactions"].path,
+        _semantics_inputs(context, inputs),
         semantics.Responses(context.store.responses),
         context.settings.cache,
         context.progress,
     )
+
+
+def _semantics_inputs(context: Context, inputs: Mapping[str, Artifact]) -> semantics.Inputs:
+    try:
+        last_run = context.store.get(context.dataset.name, "semantics").path
+    except StoreError:
+        last_run = None
+    return semantics.Inputs(inputs["items"].path, inputs["interactions"].path, last_run)
 
 
 def _semantics_sources(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -271,6 +278,37 @@ def refreshable(names: Iterable[str]) -> set[str]:
     return set(names)
 
 
+def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
+    """Return stage -> what ``run_stage`` would do about it, in words; does nothing.
+
+    Raises:
+        SemacdrError: as ``run_stage``, for what shapes the outputs.
+    """
+    dataset, store = context.dataset.name, context.store
+    found: dict[str, str] = {}
+    anew: set[str] = set()
+    for stage in stages:
+        there = {m.name for m in store.manifests(dataset)}
+        if changed := [name for name in stage.inputs if name in anew or name not in there]:
+            found[stage.name] = f"runs: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} made anew"
+        elif _find_published(stage, context, {name: store.get(dataset, name) for name in stage.inputs}):
+            found[stage.name] = "unchanged"
+        else:
+            found[stage.name] = "runs"
+        if found[stage.name] != "unchanged":
+            anew |= set(stage.outputs)
+    return found
+
+
+def plan_semantics(context: Context) -> semantics.Plan:
+    """Return what the semantics stage would ask if it gathered now; the data set must be ingested."""
+    dataset, llm = context.dataset, context.settings.llm
+    artifacts = {name: context.store.get(dataset.name, name) for name in ("items", "interactions")}
+    inputs, responses = _semantics_inputs(context, artifacts), semantics.Responses(context.store.responses)
+    wanted = semantics.select(dataset, llm, inputs, responses)
+    return semantics.plan(dataset, llm, inputs.items, responses, wanted)
+
+
 def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[str, Artifact]:
     """Run a stage on the current versions of its inputs and publish what it makes, if that is not published yet.
 
@@ -342,12 +380,18 @@ def _draft(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> Dr
 
 def _published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
     """Return the stage's outputs if all are published with today's fingerprint, and point ``current`` at them."""
-    dataset, store = context.dataset.name, context.store
-    wanted = _draft(stage, context, inputs).fingerprint
-    known = {name: artifact for name in stage.outputs if (artifact := store.find(dataset, name, wanted))}
-    if len(known) < len(stage.outputs):
+    known = _find_published(stage, context, inputs)
+    if known is None:
         return None
+    dataset, store = context.dataset.name, context.store
     moved = [store.set_alias(dataset, name, CURRENT, artifact.manifest.version) for name, artifact in known.items()]
     if any(moved) or not catalog_shows(store, known.values()):
         rebuild_catalog(store)
     return known
+
+
+def _find_published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
+    wanted = _draft(stage, context, inputs).fingerprint
+    found = (context.store.find(context.dataset.name, name, wanted) for name in stage.outputs)
+    known = {artifact.manifest.name: artifact for artifact in found if artifact}
+    return known if len(known) == len(stage.outputs) else None

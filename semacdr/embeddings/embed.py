@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from semacdr.dataset import Embeddings
 from semacdr.embeddings.encoders import Encoder, open_encoder
+from semacdr.embeddings.probe import probe_domains
 from semacdr.embeddings.whitening import fit_whitening
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
@@ -42,7 +43,7 @@ def embed(
         EngineError: the endpoint refuses.
         TransientError: the endpoint cannot be reached.
     """
-    rows = pl.read_parquet(table_files(semantics, "semantics")).select("domain", "item_id", "view", "text")
+    rows = pl.read_parquet(table_files(semantics, "semantics")).select("domain", "item_id", "view", "text", "source")
     encoder = open_encoder(config, settings)
     texts = rows["text"].unique(maintain_order=True)
     vectors = _encode(encoder, texts, progress)
@@ -70,9 +71,17 @@ def embed(
         pl.col("view").cast(pl.String).replace_strict(digests, return_dtype=pl.String).alias("whitening"),
     )
     table.sort("domain", "item_id", "view").write_parquet(output / "embeddings.parquet")
+    probe = probe_domains(rows, vectors_ND)
+    shown = probe.get("llm_texts") or probe.get("all_texts", {})
     return Facts(
         rows_in=rows.height,
-        details={"dim": encoder.dim, "texts_encoded": len(texts), "whitening_fitted_on_items": fitted_on},
+        details={
+            "dim": encoder.dim,
+            "texts_encoded": len(texts),
+            "whitening_fitted_on_items": fitted_on,
+            "domain_probe": probe,
+        },
+        metrics={f"domain_probe_{name}": value for name, value in shown.items() if name in {*View, "chance"}},
     )
 
 

@@ -30,7 +30,13 @@ def encoder() -> LocalEncoder:
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
     rows = [
-        {"domain": "a", "item_id": item, "view": view, "text": text + (" for guests" if view == "agnostic" else "")}
+        {
+            "domain": "a",
+            "item_id": item,
+            "view": view,
+            "text": text + (" for guests" if view == "agnostic" else ""),
+            "source": "generated",
+        }
         for item, text in TEXTS.items()
         if text
         for view in ("agnostic", "specific")
