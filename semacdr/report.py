@@ -67,7 +67,9 @@ def _print_metrics(store: Store, dataset: str, console: Console) -> None:
         figures = (f"{row[metric]:.4f}" for metric in shown)
         table.add_row(row["domain"], row["model"], f"{row['num_targets']:,}", *figures)
     console.print(table)
-    console.print("Made to show that the machinery works; one seed, no tuning on test.\n")
+    console.print(
+        "Made to show that the machinery works: one seed, no tuning on test; docs/log.md says what flatters it.\n"
+    )
 
 
 def _print_user(store: Store, dataset: DatasetConfig, console: Console) -> None:

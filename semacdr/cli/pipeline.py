@@ -21,6 +21,7 @@ from semacdr.report import summarize
 from semacdr.semantics import Plan
 from semacdr.settings import load_settings
 from semacdr.store import Store
+from semacdr.store.names import STUDIES
 from semacdr.terminal import open_console
 
 
@@ -91,7 +92,7 @@ def tune(dataset: str, store: str | None, preset: str | None, trials: int, study
     opened = Store(settings.store, settings.cache)
     folders = {name: opened.get(config.name, name).path for name in ("items", "sequences", "embeddings")}
     beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)
-    study = study or beside / "studies" / f"{config.name}-{training.preset}.log"
+    study = study or beside / STUDIES / f"{config.name}-{training.preset}.log"
     best = search(training, config.split, folders, study, Run(settings.threads), Progress(), trials)
     click.echo(f"overrides = {{ {', '.join(f'{key} = {json.dumps(value)}' for key, value in best.items())} }}")
 

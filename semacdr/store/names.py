@@ -14,9 +14,10 @@ from semacdr.manifest import VERSION_PATTERN
 
 RESPONSES = "responses"
 VECTORS = "vectors"
+STUDIES = "studies"
 CATALOG = "catalog.duckdb"
 MARKER = "store.json"
-RESERVED = frozenset({RESPONSES, VECTORS, CATALOG, f"{CATALOG}.wal", MARKER})
+RESERVED = frozenset({RESPONSES, VECTORS, STUDIES, CATALOG, f"{CATALOG}.wal", MARKER})
 """Names in the store's root that no data set may have."""
 
 _DATASET = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")

@@ -5,6 +5,7 @@
     <store>/responses/                    the LLM's answers, shared by all data sets
     <store>/vectors/                      vectors of texts, shared by all data sets; can always be made again
     <store>/.staging/                     what is being written or deleted; a crash leaves its traces only here
+    <store>/studies/                      hyper-parameter searches
     <store>/catalog.duckdb                views over everything; can always be rebuilt
     <store>/store.json                    the version of this layout
 
