@@ -2,7 +2,8 @@
 
 A version appears by renaming its finished folder, and renaming onto a folder with files in it fails: that is all that
 publishing relies on, so it needs no lock. Locks keep alias moves and catalog rebuilds apart; the system frees a lock
-when its process dies, on whichever machine.
+when its process dies, on whichever machine. Where a mount does not share locks between machines, a move of an alias
+may undo another machine's of the same moment (docs/architecture.md).
 
 No link below the root is followed: it could lead out of the store.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -28,6 +30,8 @@ from semacdr.store.disk import sync_file
 from semacdr.store.names import Place
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_CUT_READS = 10
+_CUT_PAUSE_S = 0.1
 
 
 class LocalBackend:
@@ -43,11 +47,19 @@ class LocalBackend:
         self._workplace = Workplace(self.work)
 
     def read(self, key: str) -> Stored | None:
-        """Return a file's bytes; their hash is the tag."""
-        try:
-            data = self._read_plain(self.work / key)
-        except _ABSENT:
-            return None
+        """Return a file's bytes; their hash is the tag.
+
+        A network mount may show a file that is being replaced cut off where the old one ended. All of them are JSON,
+        and what is none is read again for a moment.
+        """
+        for _ in range(_CUT_READS):
+            try:
+                data = self._read_plain(self.work / key)
+            except _ABSENT:
+                return None
+            if _is_json(data):
+                break
+            time.sleep(_CUT_PAUSE_S)
         return Stored(data, hashlib.sha256(data).hexdigest())
 
     def write(self, key: str, data: bytes, tag: str | None) -> bool:
@@ -95,7 +107,9 @@ class LocalBackend:
         try:
             folder.rename(target)
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            # A mount over SFTP says of a place that is taken that it is not permitted; another may say what it is, and
+            # not list yet what lies there.
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or _has_files(target):
                 return False
             raise
         sync_file(target.parent)
@@ -238,6 +252,21 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
         sync_file(path.parent)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_files(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except _ABSENT:
+        return False
 
 
 def _sizes(root: Path) -> dict[str, int]:
