@@ -341,6 +341,16 @@ def test_faults_names_what_differs(lab: Lab, spoil: Callable[[Lab, str], None], 
     assert fault in found
 
 
+def test_table_is_read_from_the_published_files_alone(tmp_path: Path):
+    store = Store(tmp_path / "a [1] * ?")
+    version = publish(store)
+    artifact = store.get("toy", "interactions", version)
+    EVENTS.write_parquet(artifact.path / "interactions-2.parquet")
+    (artifact.path / "interactions").mkdir()
+    EVENTS.write_parquet(artifact.path / "interactions/part.parquet")
+    assert artifact.scan().collect().equals(EVENTS)
+
+
 def test_catalog_is_replaced_and_read_back(lab: Lab):
     store = lab.open()
     assert not store.catalog.exists()
