@@ -381,7 +381,7 @@ def _published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -
     known = {name: artifact for name in stage.outputs if (artifact := store.find(dataset, name, wanted))}
     if len(known) < len(stage.outputs):
         return None
-    moved = [store.set_alias(dataset, name, CURRENT, artifact.manifest.version) for name, artifact in known.items()]
+    moved = [store.move_alias(dataset, name, CURRENT, artifact.manifest.version) for name, artifact in known.items()]
     if any(moved) or not catalog_shows(store, known.values()):
         rebuild_catalog(store)
     return known

@@ -150,7 +150,7 @@ def test_read_takes_versions_and_aliases(root: Path, toy: dict[str, Path]):
     store = Store(root)
     first = store.get("toy", "items").manifest.version
     publish(store, {"items": toy["items"]}, key=2)
-    store.set_alias("toy", "items", "production", first)
+    store.move_alias("toy", "items", "production", first)
     reader = semacdr.open_store(root)
     assert reader.versions("items") == [first, f"{first}.1"]
     assert reader.read("items").manifest.version == f"{first}.1"

@@ -43,7 +43,7 @@ def prepared(lab: Lab) -> Store:
     store = lab.open()
     base = [publish(store, key=key) for key in (-1, -2, -3)]
     for alias, version in zip(("current", "production"), base, strict=False):
-        store.set_alias("toy", "interactions", alias, version)
+        store.move_alias("toy", "interactions", alias, version)
     for manifest in store.manifests():
         if manifest.version not in base:
             store.remove_version("toy", "interactions", manifest.version)

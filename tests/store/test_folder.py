@@ -77,7 +77,7 @@ def a_draft() -> Draft:
 
 
 def _hold(root: str, held: Event) -> None:
-    with Store(root).lock():
+    with Store(root)._backend.exclusive("catalog"):
         held.set()
         time.sleep(600)
 
@@ -98,5 +98,5 @@ def test_lock_of_a_dead_process_is_free(folder: Folder):
 
 
 def _take(root: str) -> None:
-    with Store(root).lock():
+    with Store(root)._backend.exclusive("catalog"):
         pass

@@ -149,7 +149,7 @@ def test_version_without_manifest_does_not_exist(lab: Lab):
 def test_removed_version_is_gone_and_its_number_is_not_given_again(lab: Lab):
     store = lab.open()
     first, second, third = (publish(store, key=key) for key in range(3))
-    store.set_alias("toy", "interactions", "current", first)
+    store.move_alias("toy", "interactions", "current", first)
     store.remove_version("toy", "interactions", second)
     store.remove_version("toy", "interactions", third)
     assert [m.version for m in lab.open().manifests()] == [first]

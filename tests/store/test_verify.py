@@ -70,7 +70,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for key in range(NUM_VERSIONS):
             publish(store, dataset, ["interactions", "rejects"], key)
             publish(store, dataset, ["sequences"], key, inputs=("interactions",))
-        store.set_alias(dataset, "sequences", "production", store.get(dataset, "sequences").manifest.version)
+        store.move_alias(dataset, "sequences", "production", store.get(dataset, "sequences").manifest.version)
     (root / "responses").mkdir()
     (root / "responses" / "answers.jsonl").write_text("{}\n")
     (root / "catalog.duckdb").write_bytes(b"not looked at")
