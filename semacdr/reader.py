@@ -124,7 +124,7 @@ class StoreReader:
         version: str = CURRENT,
         table: str | None = None,
         columns: Sequence[str] | None = None,
-        verify: bool = False,
+        verify: bool = True,
         **equal: Scalar,
     ) -> Selection:
         """Choose rows and columns of a table.
@@ -135,7 +135,8 @@ class StoreReader:
             version: a version, or an alias.
             table: of the artifact's tables; may be left out where one has its name or it has only one.
             columns: which, in this order; None: all.
-            verify: compare the table's files with the manifest's hashes first; their sizes always are.
+            verify: compare the bytes of the table's files with the manifest first, once as long as they do not change;
+                False: their sizes only, for tables so large that hashing them takes too long.
             equal: column=value: only rows with this value; None: only rows without one.
 
         Raises:
