@@ -7,7 +7,9 @@ from typing import Any
 import structlog
 from prefect import task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.settings import PREFECT_API_URL
 
+from flows.progress import PrefectProgress
 from semacdr.dataset import load_dataset
 from semacdr.errors import TransientError
 from semacdr.logs import configure_logging
@@ -49,7 +51,7 @@ def run_stage(stage: str, dataset: str, store: str | None = None, *, refresh: bo
         dataset=load_dataset(dataset, settings.datasets),
         settings=settings,
         store=Store(settings.store, settings.cache),
-        progress=TerminalProgress(),
+        progress=PrefectProgress(TerminalProgress()) if PREFECT_API_URL.value() else TerminalProgress(),
     )
     try:
         artifacts = run_pipeline_stage(find_stage(stage), context, refresh=refresh)

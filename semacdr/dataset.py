@@ -7,6 +7,7 @@ Everything here shapes content, so it enters the fingerprint of what is made fro
 from __future__ import annotations
 
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,7 +110,8 @@ class Import(Frozen):
     """Semantics written elsewhere, taken in as ``source = imported``."""
 
     file: str
-    """Parquet with item_id, domain, specific, agnostic; relative to the data set's TOML."""
+    """Parquet with item_id, domain, specific, agnostic and, where there are any, the structured fields; relative to
+    the data set's TOML."""
     model: str
     """Who wrote the texts, kept beside each of them."""
     domains: dict[str, str] = {}
@@ -127,19 +129,61 @@ class Budget(Frozen):
     minutes: float | None = Field(default=None, ge=0)
 
 
+class AuditAction(StrEnum):
+    """What a finding does to its text: nothing, a mark in the audit, or the item's own words in its place."""
+
+    ACCEPT = "accept"
+    WARN = "warn"
+    FALLBACK = "fallback"
+
+
+class Audit(Frozen):
+    """What is done when an LLM's text does not pass a rule.
+
+    ``accept`` keeps the text, ``warn`` keeps it and counts it in the log, ``fallback`` puts the item's own words in its
+    place. Every finding stands in ``semantics_audit`` whatever its action. An answer that is cut, no JSON or no text
+    cannot be kept: there is no rule for it here.
+    """
+
+    refusal: AuditAction = AuditAction.FALLBACK
+    """The LLM says that it will not."""
+    repetition: AuditAction = AuditAction.FALLBACK
+    """Words or characters over and over."""
+    same_text: AuditAction = AuditAction.FALLBACK
+    """The agnostic text says what the specific one or the title says."""
+    copied_example: AuditAction = AuditAction.FALLBACK
+    """Five words on end of an example that the prompt shows."""
+    language: AuditAction = AuditAction.FALLBACK
+    """Another script, or mostly another language's stop words, than the prompt asks for."""
+    protected_trait: AuditAction = AuditAction.FALLBACK
+    """The agnostic text guesses origin, religion, gender, family role, body, health or age, which the item's own text
+    does not state."""
+    brand_leak: AuditAction = AuditAction.WARN
+    """A word of the brand in the agnostic text. Own words are no better, so that a fallback gains little."""
+    category_leak: AuditAction = AuditAction.WARN
+    title_leak: AuditAction = AuditAction.WARN
+    duplicate: AuditAction = AuditAction.WARN
+    """The text of another item whose own text differs."""
+    near_duplicate: AuditAction = AuditAction.WARN
+    """Nearly that: at least six of ten pairs of neighbouring words are the same."""
+    max_failure_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the LLM's texts that may fall back, for any reason but the budget, before the run does not publish."""
+
+
 class Semantics(Frozen):
     """How the two texts of an item are made."""
 
-    prompt: str = "dual-view@1"
+    prompt: str = "dual-view@2"
     """Name and version of a file in ``semacdr/semantics/prompts``."""
     temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=160, ge=16)
-    """Completion tokens of one item, both views together."""
+    max_tokens: int = Field(default=256, ge=16)
+    """Completion tokens of one item, both views and the fields together."""
     seed: int = 0
     max_item_tokens: int = Field(default=256, ge=8)
     """Tokens of an item's own text that a prompt may hold; the rest is cut."""
     budget: Budget = Budget()
     imports: tuple[Import, ...] = ()
+    audit: Audit = Audit()
 
 
 class Embeddings(Frozen):
@@ -155,6 +199,17 @@ class Embeddings(Frozen):
     """Width of the whitened vectors; fewer when there are fewer dimensions or items."""
     whitening_floor: float = Field(default=1e-3, ge=0)
     """Smallest eigenvalue, as a share of the mean one: keeps noise directions from being blown up."""
+
+
+class Index(Frozen):
+    """How vectors are searched."""
+
+    exact_up_to: int = Field(default=100_000, ge=1)
+    """As many vectors of a domain and view are searched one by one; more by an inverted file (IVF)."""
+    memory_mb: int = Field(default=1024, ge=1)
+    """Of one inverted file: decides how its vectors are kept."""
+    wanted_recall: float = Field(default=0.98, gt=0, le=1)
+    """Recall@10 against exact search, at least: lists are probed until it is met; a build that cannot is refused."""
 
 
 class Training(Frozen):
@@ -183,6 +238,7 @@ class DatasetConfig(Frozen):
     split: Split = Split()
     semantics: Semantics = Semantics()
     embeddings: Embeddings = Embeddings()
+    index: Index = Index()
     training: Training = Training()
     recommendations: Recommendations = Recommendations()
     _folder: Path = PrivateAttr(default=Path())

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -96,12 +97,23 @@ def _gather_semantics(context: Context, inputs: Mapping[str, Artifact]) -> None:
     semantics.gather(
         context.dataset,
         context.settings.llm,
-        inputs["items"].path,
-        inputs["interactions"].path,
+        _semantics_inputs(context, inputs),
         semantics.Responses(context.store.responses),
         context.settings.cache,
         context.progress,
     )
+
+
+def _semantics_inputs(context: Context, inputs: Mapping[str, Artifact]) -> semantics.Inputs:
+    return semantics.Inputs(inputs["items"].path, inputs["interactions"].path, _current(context, "semantics"))
+
+
+def _current(context: Context, name: str) -> Path | None:
+    """Return the folder of the last run's artifact, from which a stage goes on; None if there is none to be read."""
+    try:
+        return context.store.get(context.dataset.name, name).path
+    except StoreError:
+        return None
 
 
 def _semantics_sources(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -125,13 +137,15 @@ def _embeddings(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
         context.settings.encoder,
         inputs["semantics"].path,
         inputs["sequences"].path,
+        context.store.vectors,
         draft.folders["embeddings"],
         context.progress,
     )
 
 
 def _index(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
-    return index.build(inputs["embeddings"].path, draft.folders["index"])
+    last = _current(context, "index")
+    return index.build(inputs["embeddings"].path, draft.folders["index"], context.dataset.index, context.progress, last)
 
 
 def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -206,7 +220,7 @@ STAGES: tuple[Stage, ...] = (
         name="index",
         inputs=("embeddings",),
         outputs=("index",),
-        config=lambda _: {},
+        config=_sections("index"),
         run=_index,
     ),
     Stage(
@@ -268,6 +282,37 @@ def refreshable(names: Iterable[str]) -> set[str]:
                 f"stage {name!r} has nothing to refresh", found="it runs when its inputs change", expected=able
             )
     return set(names)
+
+
+def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
+    """Return stage -> what ``run_stage`` would do about it, in words; does nothing.
+
+    Raises:
+        SemacdrError: as ``run_stage``, for what shapes the outputs.
+    """
+    dataset, store = context.dataset.name, context.store
+    found: dict[str, str] = {}
+    anew: set[str] = set()
+    for stage in stages:
+        there = {m.name for m in store.manifests(dataset)}
+        if changed := [name for name in stage.inputs if name in anew or name not in there]:
+            found[stage.name] = f"runs: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} made anew"
+        elif _find_published(stage, context, {name: store.get(dataset, name) for name in stage.inputs}):
+            found[stage.name] = "unchanged"
+        else:
+            found[stage.name] = "runs"
+        if found[stage.name] != "unchanged":
+            anew |= set(stage.outputs)
+    return found
+
+
+def plan_semantics(context: Context) -> semantics.Plan:
+    """Return what the semantics stage would ask if it gathered now; the data set must be ingested."""
+    dataset, llm = context.dataset, context.settings.llm
+    artifacts = {name: context.store.get(dataset.name, name) for name in ("items", "interactions")}
+    inputs, responses = _semantics_inputs(context, artifacts), semantics.Responses(context.store.responses)
+    wanted = semantics.select(dataset, llm, inputs, responses)
+    return semantics.plan(dataset, llm, inputs.items, responses, wanted)
 
 
 def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[str, Artifact]:
@@ -376,12 +421,18 @@ def _draft(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> Dr
 
 def _published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
     """Return the stage's outputs if all are published with today's fingerprint, and point ``current`` at them."""
-    dataset, store = context.dataset.name, context.store
-    wanted = _draft(stage, context, inputs).fingerprint
-    known = {name: artifact for name in stage.outputs if (artifact := store.find(dataset, name, wanted))}
-    if len(known) < len(stage.outputs):
+    known = _find_published(stage, context, inputs)
+    if known is None:
         return None
+    dataset, store = context.dataset.name, context.store
     moved = [store.move_alias(dataset, name, CURRENT, artifact.manifest.version) for name, artifact in known.items()]
     if any(moved) or not catalog_shows(store, known.values()):
         rebuild_catalog(store)
     return known
+
+
+def _find_published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
+    wanted = _draft(stage, context, inputs).fingerprint
+    found = (context.store.find(context.dataset.name, name, wanted) for name in stage.outputs)
+    known = {artifact.manifest.name: artifact for artifact in found if artifact}
+    return known if len(known) == len(stage.outputs) else None

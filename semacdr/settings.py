@@ -41,6 +41,7 @@ class LlmSettings(BaseModel):
     urls: tuple[str, ...] = ()
     """OpenAI-compatible endpoints (``http://host:8000/v1``); empty: a server is started on this machine."""
     api_key: SecretStr | None = None
+    """Of the endpoints; best set as ``SEMACDR_LLM__API_KEY``."""
     model: str | None = None
     """Folder or hub name. None: ``gpu_model`` on a GPU, else the converted SmolLM2 below ``cache``."""
     gpu_model: str = "Qwen/Qwen3-4B-Instruct-2507"
@@ -51,11 +52,18 @@ class LlmSettings(BaseModel):
     python: Path | None = None
     """Interpreter that has vLLM; None: ``.venv-vllm/bin/python`` here, or beside this environment."""
     max_model_len: int = Field(default=2048, ge=256)
-    """Context of the server that we start, in tokens."""
-    concurrency: int = Field(default=16, ge=1)
-    """Requests in flight per endpoint."""
+    """Context of a server that we start, in tokens."""
+    replicas: int = Field(default=1, ge=0)
+    """Servers that we start, each on a GPU of its own; 0: as many as there are GPUs."""
+    restarts: int = Field(default=3, ge=0)
+    """How often each of them is started anew within a run."""
+    concurrency: int = Field(default=256, ge=1)
+    """The most requests in flight per endpoint: vLLM's own ``max_num_seqs`` keeps its queue full. A run starts with
+    16 and finds by itself how many are good."""
     start_timeout_s: float = Field(default=300, gt=0)
     request_timeout_s: float = Field(default=300, gt=0)
+    patience_s: float = Field(default=60, gt=0)
+    """How long a run waits while no endpoint answers before it fails; what was answered is kept."""
 
 
 class EncoderSettings(BaseModel):

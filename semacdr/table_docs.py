@@ -11,7 +11,7 @@ from typing import Any
 import dataframely as dy
 
 from semacdr.errors import DataError
-from semacdr.tables import CONTRACT_VERSIONS, FILES, TABLES, Table, Vector
+from semacdr.tables import CONTRACT_VERSIONS, FILES, RESPONSES, TABLES, SemanticsResponses, Table, Vector
 
 Contracts = dict[str, dict[str, Any]]
 """Artifact -> ``version`` and ``tables``: table -> ``key``, ``sort_order``, ``rules`` and ``columns``."""
@@ -58,6 +58,7 @@ def incompatible_changes(before: Contracts, after: Contracts) -> list[str]:
 def tables_markdown() -> str:
     """Return the text of ``docs/tables.md``."""
     sections = [_section(artifact, schemas) for artifact, schemas in TABLES.items()]
+    sections.append("\n".join([f"## {RESPONSES}", "", *_table_lines(RESPONSES, SemanticsResponses, named=False)]))
     return "\n".join([_HEAD, *sections])
 
 

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from polars.datatypes import DataTypeClass
 
+from semacdr.dataset import AuditAction
 from semacdr.errors import DataError, StoreError, examples
 
 
@@ -31,6 +32,26 @@ class TextSource(StrEnum):
     GENERATED = "generated"
     IMPORTED = "imported"
     FALLBACK = "fallback"
+
+
+class AuditRule(StrEnum):
+    """What an LLM's text can be found wanting in; the order is that in which a fallback names its reason."""
+
+    UNANSWERED = "unanswered"
+    CUT = "cut"
+    SCHEMA = "schema"
+    FORM = "form"
+    REFUSAL = "refusal"
+    REPETITION = "repetition"
+    SAME_TEXT = "same_text"
+    COPIED_EXAMPLE = "copied_example"
+    LANGUAGE = "language"
+    PROTECTED_TRAIT = "protected_trait"
+    BRAND_LEAK = "brand_leak"
+    CATEGORY_LEAK = "category_leak"
+    TITLE_LEAK = "title_leak"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
 
 
 class Part(StrEnum):
@@ -152,9 +173,62 @@ class Semantics(Table):
     model = dy.String(nullable=True, description="who wrote it; null for fallback")
     prompt = dy.String(nullable=True, description="name@version; null unless generated")
     fallback_reason = dy.String(nullable=True, description="why no LLM text was used; null unless fallback")
-    prompt_tokens = dy.Int64(nullable=True, description="of the call that wrote both views")
+    prompt_tokens = dy.Int64(nullable=True, description="of the call that wrote both views, or failed to")
     completion_tokens = dy.Int64(nullable=True, description="of the same call")
     text_hash = dy.String(description="sha256 of the item text that it was made from")
+    need = dy.String(nullable=True, description="what it is wanted for, one word of the prompt's list")
+    occasions = dy.List(dy.String(), nullable=True, description="when it is used, of the prompt's list")
+    audience = dy.String(nullable=True, description="how skilled or committed those are who want it")
+    tastes = dy.List(dy.String(), nullable=True, description="how it is liked, of the prompt's list")
+    price_attitude = dy.String(nullable=True, description="what those who want it think of its price")
+
+
+class SemanticsAudit(Table):
+    """One row per view of an item and rule that an LLM's text did not pass."""
+
+    sort_order = ("domain", "item_id", "view", "rule")
+
+    domain = dy.String(primary_key=True, description=_DOMAIN)
+    item_id = dy.String(primary_key=True, min_length=1, description=_ITEM)
+    view = dy.Enum(View, primary_key=True, description=_VIEW)
+    rule = dy.Enum(AuditRule, primary_key=True, description="which rule: semacdr/semantics/rules.py")
+    action = dy.Enum(AuditAction, description="of the data set; fallback: the text stands here alone")
+    value = dy.Float64(nullable=True, description="how much: words that leak, share of stop words, likeness")
+    detail = dy.String(description="what was found: the words, the reason, the item whose text it repeats")
+    text = dy.String(nullable=True, description="what was judged, or what the LLM said, at most 600 characters")
+    source = dy.Enum(TextSource, description="of the text that was judged")
+    model = dy.String(nullable=True, description="who wrote it")
+
+
+class SemanticsResponses(Table):
+    """One row per answer that is kept, of whatever model, prompt and run; two of one key if two runs asked at once.
+
+    No artifact but a view of the catalog over ``responses/*.jsonl``, all data sets of the store together:
+    ``text_hash`` joins it to ``semantics``.
+    """
+
+    journal = dy.String(description="the file that it lies in: one per run that asked")
+    key = dy.String(description="sha256 of all that shaped the answer")
+    status = dy.String(description="ok, or failed for good")
+    reason = dy.String(nullable=True, description="why it failed; null if ok")
+    model = dy.String(description="who answered")
+    revision = dy.String(description="of the model, empty where it tells none; of an import, the file and its hash")
+    prompt = dy.String(description="name@version; empty for an import")
+    text_hash = dy.String(description="sha256 of the item text that was asked about")
+    specific = dy.String(nullable=True, description="null if it failed")
+    agnostic = dy.String(nullable=True, description="null if it failed")
+    fields = dy.String(nullable=True, description="JSON object of the structured fields")
+    raw = dy.String(description="what the model said last, at most 2,000 characters")
+    prompt_tokens = dy.Int64(description="of the last call")
+    completion_tokens = dy.Int64(description="of the last call")
+    finish_reason = dy.String(nullable=True, description="of the last call")
+    calls = dy.Int64(
+        description="2 if the first answer was not accepted; 0 for an import, or an item of no readable text"
+    )
+    spent_tokens = dy.Int64(description="prompt and completion, of all calls")
+    seconds = dy.Float64(description="that all calls took, waiting included")
+    created_at = dy.String(description="ISO 8601, UTC")
+    source = dy.Enum(TextSource, description="generated or imported")
 
 
 class Embeddings(Table):
@@ -179,6 +253,7 @@ class IndexIds(Table):
     view = dy.Enum(View, primary_key=True, description=_VIEW)
     position = dy.Int64(primary_key=True, min=0, description="of the vector in `<domain>/<view>.faiss`")
     item_id = dy.String(min_length=1, description=_ITEM)
+    checksum = dy.Int64(nullable=True, description="CRC-32 of the vector's bytes: tells a changed one")
 
 
 class History(Table):
@@ -263,7 +338,7 @@ TABLES: dict[str, dict[str, type[Table]]] = {
     "items": {"items": Items},
     "rejects": {"rejects": Rejects},
     "sequences": {"sequences": Sequences},
-    "semantics": {"semantics": Semantics},
+    "semantics": {"semantics": Semantics, "semantics_audit": SemanticsAudit},
     "embeddings": {"embeddings": Embeddings},
     "index": {"index_ids": IndexIds},
     "checkpoint": {"training_history": History},
@@ -273,6 +348,9 @@ TABLES: dict[str, dict[str, type[Table]]] = {
     "item_vectors": {"item_vectors": ItemVectors},
 }
 """Artifact -> its tables. A table ``t`` is ``t.parquet``, or the Parquet files below ``t/``."""
+
+RESPONSES = "semantics_responses"
+"""The catalog's view over the response cache; its columns are those of ``SemanticsResponses``."""
 
 CONTRACT_VERSIONS: dict[str, int] = {
     "interactions": 1,
@@ -296,7 +374,10 @@ the next number here. ``tests/test_tables.py`` fails on a change that is not com
 
 FILES: dict[str, dict[str, str]] = {
     "embeddings": {"whitening.safetensors": "per view, `<view>.mean` and `<view>.components`"},
-    "index": {"<domain>/<view>.faiss": "inner-product index of the view's vectors"},
+    "index": {
+        "<domain>/<view>.faiss": "inner-product index of the view's vectors",
+        "index.json": "each index's kind, recall, and how it came about",
+    },
     "checkpoint": {
         "model.safetensors": "the weights, and what the model knows of items",
         "config.json": "the preset with its overrides, the history's length, the domains",

@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from semacdr.database import SQL_FOLDER
 from semacdr.semantics.resolve import vllm_python
 from semacdr.store import Store
 from semacdr.tables import TABLES
@@ -65,6 +66,13 @@ def test_printed_commands_work_as_printed(place: Path, first: subprocess.Complet
         result = subprocess.run(command, shell=True, cwd=place, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         assert "│" in result.stdout
+
+
+@pytest.mark.usefixtures("first")
+@pytest.mark.parametrize("file", sorted((SQL_FOLDER / "examples").glob("*.sql")), ids=lambda file: file.stem)
+def test_example_queries_answer(place: Path, file: Path):
+    with duckdb.connect(str(place / "store/catalog.duckdb"), read_only=True) as catalog:
+        assert catalog.execute(file.read_text(encoding="utf-8")).description
 
 
 @pytest.mark.usefixtures("first")

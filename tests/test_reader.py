@@ -16,7 +16,7 @@ import torch
 
 import semacdr
 from semacdr import tables
-from semacdr.dataset import Split, Training
+from semacdr.dataset import Index, Split, Training
 from semacdr.errors import ConfigError, StoreError
 from semacdr.index import build
 from semacdr.manifest import FILE_NAME, Facts, FileRecord, Manifest, file_sha256, fingerprint, manifest_bytes
@@ -62,7 +62,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.set_num_threads(1)
     folders = write_toy(folder, Toy(num_users=20, items_per_domain=12, events_per_user=6))
     (folder / "index").mkdir()
-    build(folders["embeddings"], folder / "index")
+    build(folders["embeddings"], folder / "index", Index(), Progress())
     train(Training(overrides=TINY), Split(max_length=12), folders, folder / "checkpoint", 1, Progress())
     (folder / "evaluation").mkdir()
     METRICS.write_parquet(folder / "evaluation" / "evaluation.parquet")

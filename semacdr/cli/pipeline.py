@@ -13,8 +13,9 @@ from rich.table import Table
 from semacdr.cli.options import STORE_OPTION
 from semacdr.dataset import load_dataset
 from semacdr.doctor import examine
-from semacdr.pipeline import STAGES, check_dataset, find_stage, refreshable
+from semacdr.pipeline import STAGES, Context, check_dataset, find_stage, outlook, plan_semantics, refreshable
 from semacdr.report import summarize
+from semacdr.semantics import Plan
 from semacdr.settings import load_settings
 from semacdr.store import Store
 from semacdr.terminal import open_console
@@ -32,8 +33,11 @@ from semacdr.terminal import open_console
     multiple=True,
     help="Run a stage although nothing changed: semantics spends another budget.",
 )
+@click.option("--dry-run", "preview", is_flag=True, help="Only say what would run, and what the LLM would be asked.")
 @click.pass_context
-def run(ctx: click.Context, dataset: str, store: str | None, only: str | None, refresh: tuple[str, ...]) -> None:
+def run(
+    ctx: click.Context, dataset: str, store: str | None, only: str | None, refresh: tuple[str, ...], *, preview: bool
+) -> None:
     """Run the pipeline on DATASET: the flow pipeline/nightly, without a Prefect server.
 
     Stages whose outputs are published already, from the same inputs and configuration, are skipped. When it is
@@ -43,6 +47,7 @@ def run(ctx: click.Context, dataset: str, store: str | None, only: str | None, r
     semacdr run amazon-food-kitchen-mini
     semacdr run my/dataset.toml --store /data/store
     semacdr run amazon-food-kitchen-mini --only semantics
+    semacdr run amazon-food-kitchen-mini --dry-run
     """
     settings = load_settings(store=store)
     config = load_dataset(dataset, settings.datasets)
@@ -50,6 +55,9 @@ def run(ctx: click.Context, dataset: str, store: str | None, only: str | None, r
     if only:
         find_stage(only)
     check_dataset(config)
+    if preview:
+        _preview(Context(dataset=config, settings=settings, store=Store(settings.store, settings.cache)), only)
+        return
     with _quiet_prefect(debug=ctx.find_root().params["debug"]):
         from flows.pipeline import nightly  # noqa: PLC0415 (Prefect takes seconds to import)
 
@@ -74,6 +82,33 @@ def doctor(dataset: str | None, store: str | None) -> None:
     open_console().print(table)
     if any(finding.state == "missing" for finding in findings):
         raise click.exceptions.Exit(1)
+
+
+def _preview(context: Context, only: str | None) -> None:
+    """Print what each stage would do; and the semantics stage's plan, once there are items."""
+    console = open_console()
+    stages = outlook([find_stage(only)] if only else STAGES, context)
+    table = Table("stage", "what it would do", title=f"{context.dataset.name} in {context.store.uri}")
+    for stage, verdict in stages.items():
+        table.add_row(stage, verdict)
+    console.print(table)
+    if stages.get("ingest", "unchanged") == "unchanged" and "semantics" in stages:
+        console.print(_plan_table(plan_semantics(context)))
+
+
+def _plan_table(expected: Plan) -> Table:
+    table = Table("semantics", "number", title=f"{expected.prompt} by {expected.model}")
+    table.add_row("items with text", f"{expected.items:,}")
+    table.add_row("  with imported texts", f"{expected.imported:,}")
+    table.add_row("  answered before", f"{expected.reused:,}")
+    table.add_row("texts without an answer", f"{expected.wanted:,}")
+    table.add_row("  answered with another prompt, model or decoding", f"{expected.answered_otherwise:,}")
+    table.add_row("calls of a run that asks", f"{expected.calls:,}")
+    table.add_row("left to later runs by the budget of items", f"{expected.left_out:,}")
+    table.add_row("tokens", f"{expected.tokens:,} ({'measured' if expected.tokens_measured else 'guessed'})")
+    rate = f" at {expected.tokens_per_s:,.0f} tokens/s" if expected.tokens_per_s else ""
+    table.add_row("minutes", "unknown" if expected.seconds is None else f"{expected.seconds / 60:,.1f}{rate}")
+    return table
 
 
 @contextmanager

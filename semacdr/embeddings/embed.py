@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from semacdr.dataset import Embeddings
-from semacdr.embeddings.encoders import Encoder, open_encoder
+from semacdr.embeddings.cache import VectorCache, text_hashes
+from semacdr.embeddings.encoders import open_encoder
+from semacdr.embeddings.probe import probe_domains
 from semacdr.embeddings.whitening import fit_whitening
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
@@ -21,6 +23,8 @@ from semacdr.tables import Part, View, table_files
 log = structlog.get_logger()
 
 WHITENING_FILE = "whitening.safetensors"
+SEGMENT_TEXTS = 4_096
+"""Texts whose vectors are kept together: what a killed run has lost at most."""
 _CHUNK = 512
 
 
@@ -29,24 +33,26 @@ def embed(
     settings: EncoderSettings,
     semantics: Path,
     sequences: Path,
+    vectors: Path,
     output: Path,
     progress: Progress,
 ) -> Facts:
     """Write ``embeddings.parquet`` and, per view, the whitening of ``whitening.safetensors``.
 
-    The whitening is fitted on the items of training events alone. Its tensors are ``<view>.mean`` (D numbers) and
-    ``<view>.components`` (D x K).
+    Only texts without a vector in the folder ``vectors`` are encoded, and kept there as they come. The whitening is
+    fitted on the items of training events alone. Its tensors are ``<view>.mean`` (D numbers) and ``<view>.components``
+    (D x K).
 
     Raises:
         ConfigError: the encoder is not there.
         EngineError: the endpoint refuses.
         TransientError: the endpoint cannot be reached.
     """
-    rows = pl.read_parquet(table_files(semantics, "semantics")).select("domain", "item_id", "view", "text")
-    encoder = open_encoder(config, settings)
+    rows = pl.read_parquet(table_files(semantics, "semantics")).select("domain", "item_id", "view", "text", "source")
     texts = rows["text"].unique(maintain_order=True)
-    vectors = _encode(encoder, texts, progress)
-    vectors_ND = vectors[rows["text"].replace_strict(texts, np.arange(len(texts))).cast(pl.Int64).to_numpy()]
+    cache = VectorCache(vectors, config.model_dump(mode="json", include={"encoder", "revision", "max_tokens"}))
+    vectors_TD, num_encoded = _vectors(config, settings, texts, cache, progress)
+    vectors_ND = vectors_TD[rows["text"].replace_strict(texts, np.arange(len(texts))).cast(pl.Int64).to_numpy()]
     visible = _visible_items(sequences)
     is_visible = rows.select("domain", "item_id").join(visible, on=["domain", "item_id"], how="left")["visible"]
     is_visible_N = is_visible.fill_null(value=False).to_numpy()
@@ -65,27 +71,49 @@ def embed(
         "domain",
         "item_id",
         pl.col("view").cast(pl.String),
-        pl.Series("vector", vectors_ND, dtype=pl.Array(pl.Float32, encoder.dim)),
+        pl.Series("vector", vectors_ND, dtype=pl.Array(pl.Float32, vectors_TD.shape[1])),
         pl.lit(f"{config.encoder} {config.revision}").alias("encoder"),
         pl.col("view").cast(pl.String).replace_strict(digests, return_dtype=pl.String).alias("whitening"),
     )
     table.sort("domain", "item_id", "view").write_parquet(output / "embeddings.parquet")
+    probe = probe_domains(rows, vectors_ND)
+    shown = probe.get("llm_texts") or probe.get("all_texts", {})
     return Facts(
         rows_in=rows.height,
-        details={"dim": encoder.dim, "texts_encoded": len(texts), "whitening_fitted_on_items": fitted_on},
+        details={
+            "dim": vectors_TD.shape[1],
+            "texts": len(texts),
+            "texts_encoded": num_encoded,
+            "whitening_fitted_on_items": fitted_on,
+            "domain_probe": probe,
+        },
+        metrics={f"domain_probe_{name}": value for name, value in shown.items() if name in {*View, "chance"}},
     )
 
 
-def _encode(encoder: Encoder, texts: pl.Series, progress: Progress) -> NDArray[np.float32]:
-    """Encode texts of like length together, so that little is spent on padding."""
-    order = texts.str.len_chars().arg_sort().to_numpy()
-    vectors = np.empty((len(texts), encoder.dim), dtype=np.float32)
-    with progress.task("embed texts", total=len(texts)) as task:
-        for start in range(0, len(order), _CHUNK):
-            chunk = order[start : start + _CHUNK]
-            vectors[chunk] = encoder.encode(texts[chunk].to_list())
-            task.advance(len(chunk))
-    return vectors
+def _vectors(
+    config: Embeddings, settings: EncoderSettings, texts: pl.Series, cache: VectorCache, progress: Progress
+) -> tuple[NDArray[np.float32], int]:
+    """Return a vector for each text, and how many had to be encoded; with none to encode no model is loaded."""
+    hashes = text_hashes(texts)
+    known, vectors = cache.read(hashes)
+    missing = np.setdiff1d(np.arange(len(texts)), known)
+    encoder = open_encoder(config, settings) if len(missing) or vectors is None else None
+    width = encoder.dim if encoder else vectors.shape[1]  # type: ignore[union-attr]
+    vectors_TD = np.empty((len(texts), width), np.float32)
+    if vectors is not None:
+        vectors_TD[known] = vectors
+    # Texts of like length together, so that little is spent on padding.
+    order = missing[np.argsort(texts.str.len_chars().to_numpy()[missing], kind="stable")]
+    with progress.task("embed texts", total=len(order)) as task:
+        for start in range(0, len(order), SEGMENT_TEXTS):
+            segment = order[start : start + SEGMENT_TEXTS]
+            for chunk in np.array_split(segment, -(-len(segment) // _CHUNK)):
+                assert encoder is not None
+                vectors_TD[chunk] = encoder.encode(texts[chunk].to_list())
+                task.advance(len(chunk))
+            cache.write(hashes[segment], vectors_TD[segment])
+    return vectors_TD, len(order)
 
 
 def _visible_items(sequences: Path) -> pl.DataFrame:

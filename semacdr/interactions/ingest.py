@@ -12,7 +12,7 @@ import structlog
 
 from semacdr.database import read_sql, work_database, write_parquet
 from semacdr.dataset import DatasetConfig
-from semacdr.errors import DataError
+from semacdr.errors import DataError, examples
 from semacdr.interactions.sources import matched_files, sources
 from semacdr.interactions.staging import stage
 from semacdr.interactions.text import MAX_DESCRIPTION, clean, item_text, price, text_hash
@@ -143,16 +143,24 @@ def _judge(
             raise DataError(
                 f"{place}: {total} of {count} {table} records are rejected ({total / count:.1%})",
                 found="\n            ".join(
-                    f"{reason}: {rejected} ({', '.join(at)})" for reason, rejected, at in reasons
+                    f"{reason}: {rejected}, such as {examples(at)}" for reason, rejected, at in reasons
                 ),
                 expected=f"at most {config.filters.max_reject_share:.1%} (filters.max_reject_share)",
                 do="mend the files, the columns or time_format of this domain, or allow more",
             )
+    branch = config.domains[domain]
+    if branch.items and not records["items"]:
+        raise DataError(
+            f"{place}: no record of an item",
+            found=f"{', '.join(branch.items.files)} is empty",
+            expected="at least one record, or no items at all in the data set's TOML",
+            do="mend the files, or remove this domain's items table from the TOML",
+        )
     reject_counts = {f"{table}: {reason}": count for table, reason, count, _ in found}
     if records["interactions"] == sum(count for table, _, count, _ in found if table == "interactions"):
         raise DataError(
             f"{place}: no event is accepted",
-            found=f"{records['interactions']} records in {', '.join(config.domains[domain].interactions.files)}; "
+            found=f"{records['interactions']} records in {', '.join(branch.interactions.files)}; "
             f"rejected {reject_counts}",
             expected="at least one event",
             do="mend the files, or leave the domain out",

@@ -1,39 +1,49 @@
-"""Makes the ``semantics`` table: imported texts, then generated ones, then the item's own words."""
+"""Makes ``semantics`` and ``semantics_audit``: imported texts, then generated ones, then the item's own words.
+
+The answers in the cache are judged here, by the data set's rules of today: one that was kept as failed for a rule that
+the data set now accepts is used, and costs no call.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import structlog
 
-from semacdr.dataset import DatasetConfig
+from semacdr.dataset import AuditAction, DatasetConfig
 from semacdr.manifest import Facts
+from semacdr.semantics.accept import Texts, cleaned, read_answer
+from semacdr.semantics.audit import audit, check_failures, replaced
 from semacdr.semantics.fallback import agnostic_fallback, specific_fallback
 from semacdr.semantics.imports import Imported, import_digests, read_imports
-from semacdr.semantics.items import read_items, with_keys
+from semacdr.semantics.items import read_item_ids, read_items, with_keys
 from semacdr.semantics.models import ModelIdentity, identify
-from semacdr.semantics.prompt import load_prompt
+from semacdr.semantics.prompt import Prompt, load_prompt
 from semacdr.semantics.responses import Record, Responses
+from semacdr.semantics.structured import FIELD_TYPES, FIELDS, field_columns
+from semacdr.semantics.summary import rates, spending, summarize
 from semacdr.settings import LlmSettings
 from semacdr.tables import Semantics, TextSource, View
 
 log = structlog.get_logger()
 
-_TEXTS = {
-    "key": pl.String,
-    "specific": pl.String,
-    "agnostic": pl.String,
-    "source": pl.String,
-    "model": pl.String,
-    "prompt": pl.String,
-    "fallback_reason": pl.String,
-    "prompt_tokens": pl.Int64,
-    "completion_tokens": pl.Int64,
+_ID = ["domain", "item_id"]
+_ANSWERS: dict[str, pl.DataType] = {
+    "key": pl.String(),
+    "specific": pl.String(),
+    "agnostic": pl.String(),
+    "source": pl.String(),
+    "model": pl.String(),
+    "prompt": pl.String(),
+    "reason": pl.String(),
+    "raw": pl.String(),
+    "prompt_tokens": pl.Int64(),
+    "completion_tokens": pl.Int64(),
+    "fields": pl.String(),
 }
 
 
@@ -42,17 +52,20 @@ def answers_digest(config: DatasetConfig, llm: LlmSettings, items: Path, respons
 
     Two runs with the same digest, items and config write the same table.
     """
-    open_items, _, _ = _sort_out(config, llm, items)
-    digests = sorted(f"{record.key}:{record.digest}" for record in responses.scan(open_items["key"]))
+    with_text = read_item_ids(items, *(("title",) if config.semantics.imports else ()))
+    open_items, imported = _sort_out(config, llm, with_text, responses)
+    count, digest = responses.digest(open_items["key"])
     return {
-        "answers": len(digests),
-        "answers_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        "answers": count,
+        "answers_sha256": digest,
         "imports": import_digests(config),
+        "imported": imported.frame.height,
+        "imported_sha256": imported.digest,
     }
 
 
 def assemble(config: DatasetConfig, llm: LlmSettings, items: Path, responses: Responses, output: Path) -> Facts:
-    """Write ``semantics.parquet`` below ``output``; a pure function of its inputs.
+    """Write ``semantics.parquet`` and ``semantics_audit.parquet`` below ``output``; a pure function of its inputs.
 
     Args:
         config: the data set.
@@ -63,27 +76,162 @@ def assemble(config: DatasetConfig, llm: LlmSettings, items: Path, responses: Re
 
     Raises:
         ConfigError: a setting, prompt or import file is wrong.
+        DataError: more of the LLM's texts are unfit than the data set allows.
     """
-    open_items, imported, num_without_text = _sort_out(config, llm, items)
-    with_text, _ = read_items(items)
+    prompt = load_prompt(config.semantics.prompt)
+    with_text, num_without_text = read_items(items)
+    open_items, imported = _sort_out(config, llm, with_text, responses)
     records = responses.get(open_items["key"])
-    told = _from_answers(open_items, records)
-    frame = pl.concat(
-        [
-            with_text.join(_from_imports(imported), on=["domain", "item_id"], how="inner"),
-            open_items.join(told, on="key", how="inner").drop("key"),
-            _with_own_words(open_items.join(told, on="key", how="anti"), records).drop("key"),
-        ],
+    answers = _read_again(records, prompt)
+    told = open_items.join(answers, on="key", how="inner", maintain_order="left")
+    from_imports = with_text.join(imported.frame, on=_ID, how="inner", maintain_order="left")
+    written = pl.concat(
+        [from_imports.with_columns(source=pl.lit(TextSource.IMPORTED.value)), told.filter(pl.col("reason").is_null())],
         how="diagonal",
     )
-    table = _by_view(frame)
+    unusable = told.filter(pl.col("reason").is_not_null())
+    unasked = open_items.join(answers, on="key", how="anti", maintain_order="left")
+
+    findings = audit(written, unusable, config.semantics.audit, prompt)
+    num_judged = 2 * (written.height + unusable.height)
+    failure_share = check_failures(findings, num_judged, config.semantics.audit)
+    table = _table(written, unusable, unasked, findings)
     table.write_parquet(output / "semantics.parquet")
+    findings.write_parquet(output / "semantics_audit.parquet")
+
+    spent = spending(list(records.values()))
+    summary = summarize(findings, written, num_judged, config.semantics.audit)
     facts = Facts(
         rows_in=with_text.height + num_without_text,
         dropped={"no text": num_without_text} if num_without_text else {},
-        details=_details(frame, imported, records.values(), identify(llm), config.semantics.prompt),
+        details={
+            "model": str(identify(llm)),
+            "prompt": config.semantics.prompt,
+            **_sources(table),
+            "failures": dict(sorted(Counter(unusable["reason"]).items())),
+            "answers": spent["answers"],
+            "spent_tokens": spent["spent_tokens"],
+            "imports": [dict(count) for count in imported.counts],
+            "audit": {**summary, "failure_share": round(failure_share, 4), "spending": spent},
+        },
+        metrics={
+            **rates(findings, written),
+            "failure_share": round(failure_share, 4),
+            **({name: spent[name] for name in ("tokens_per_s", "items_per_s")} if spent["busy_s"] else {}),
+        },
         seed=config.semantics.seed,
     )
+    _report(facts, table, findings)
+    return facts
+
+
+def _sort_out(
+    config: DatasetConfig, llm: LlmSettings, with_text: pl.DataFrame, responses: Responses
+) -> tuple[pl.DataFrame, Imported]:
+    """Return the items that no import covers, with their keys; and the imports."""
+    imported = read_imports(config, with_text, responses)
+    uncovered = with_text.join(imported.frame, on=_ID, how="anti", maintain_order="left")
+    return with_keys(uncovered, config, identify(llm), load_prompt(config.semantics.prompt)), imported
+
+
+def _read_again(records: Mapping[str, Record], prompt: Prompt) -> pl.DataFrame:
+    """Return one row per answer: its texts, or the reason why it has none."""
+    rows = []
+    for record in records.values():
+        verdict = _texts_of(record, prompt)
+        texts = verdict if isinstance(verdict, Texts) else None
+        rows.append(
+            {
+                "key": record.key,
+                "specific": texts.specific if texts else None,
+                "agnostic": texts.agnostic if texts else None,
+                "fields": texts.fields if texts else None,
+                "reason": None if texts else str(verdict),
+                "raw": record.raw,
+                "source": TextSource.GENERATED.value,
+                "model": str(ModelIdentity(record.model, record.revision)),
+                "prompt": record.prompt,
+                "prompt_tokens": record.prompt_tokens,
+                "completion_tokens": record.completion_tokens,
+            }
+        )
+    return pl.DataFrame(rows, schema=_ANSWERS)
+
+
+def _texts_of(record: Record, prompt: Prompt) -> Texts | str:
+    if record.accepted:
+        return Texts(record.specific or "", record.agnostic or "", record.fields)
+    reason = record.reason or "no answer"
+    if not record.raw:
+        return reason
+    verdict = read_answer(record.raw, record.finish_reason, prompt.schema)
+    if isinstance(verdict, str):
+        return reason
+    texts = cleaned(verdict)
+    # Half of a surrogate pair can be kept in no table.
+    return texts if all(_is_unicode(text) for text in texts[:2]) else reason
+
+
+def _is_unicode(text: str) -> bool:
+    return text == text.encode(errors="replace").decode()
+
+
+def _table(
+    written: pl.DataFrame, unusable: pl.DataFrame, unasked: pl.DataFrame, findings: pl.DataFrame
+) -> pl.DataFrame:
+    columns = [name for name in Semantics.columns() if name not in FIELD_TYPES]
+    failed = replaced(findings).with_columns(fallback_reason="rule: " + pl.col("rule")).drop("rule", "detail")
+    written = written.with_columns(**field_columns(written["fields"].to_list()))
+    views = pl.concat([written.with_columns(view=pl.lit(view.value), said=pl.col(view.value)) for view in View])
+    kept = views.join(failed, on=[*_ID, "view"], how="anti")
+    replaced_rows = views.join(failed, on=[*_ID, "view"], how="inner")
+    without = pl.concat(
+        [
+            unusable.with_columns(fallback_reason="failed: " + pl.col("reason")),
+            unasked.with_columns(fallback_reason=pl.lit("not asked")),
+        ],
+        how="diagonal_relaxed",
+    )
+    own = pl.concat(
+        [replaced_rows, *(without.with_columns(view=pl.lit(view.value)) for view in View)], how="diagonal_relaxed"
+    )
+    kept = kept.with_columns(text=pl.col("said"), fallback_reason=pl.lit(None, dtype=pl.String))
+    both = pl.concat([kept, _with_own_words(own)], how="diagonal_relaxed")
+    lacking = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in FIELD_TYPES.items() if name not in both.columns]
+    return both.with_columns(lacking).select(*columns, *FIELDS).sort("domain", "item_id", "view")
+
+
+def _with_own_words(rows: pl.DataFrame) -> pl.DataFrame:
+    texts = [
+        specific_fallback(row["text"])
+        if row["view"] == View.SPECIFIC.value
+        else agnostic_fallback(row["text"], row["brand"], row["categories"])
+        for row in rows.iter_rows(named=True)
+    ]
+    return rows.with_columns(
+        pl.Series("text", texts, dtype=pl.String),
+        pl.lit(TextSource.FALLBACK.value).alias("source"),
+        pl.lit(None, dtype=pl.String).alias("model"),
+        pl.lit(None, dtype=pl.String).alias("prompt"),
+    )
+
+
+def _sources(table: pl.DataFrame) -> dict[str, Any]:
+    """Count texts and items by source; an item counts under its LLM's as long as that wrote one of its texts."""
+    written = pl.col("source").filter(pl.col("source") != TextSource.FALLBACK.value).first()
+    by_item = table.group_by(_ID).agg(written.fill_null(TextSource.FALLBACK.value))
+    by_domain: dict[str, dict[str, int]] = {}
+    for domain, source, count in by_item.group_by("domain", "source").len().sort("domain", "source").iter_rows():
+        by_domain.setdefault(domain, {})[source] = count
+    items, texts = Counter(by_item["source"]), Counter(table["source"])
+    return {
+        "items_by_source": {source.value: items[source.value] for source in TextSource},
+        "items_by_domain": by_domain,
+        "texts_by_source": {source.value: texts[source.value] for source in TextSource},
+    }
+
+
+def _report(facts: Facts, table: pl.DataFrame, findings: pl.DataFrame) -> None:
     log.info(
         "semantics assembled",
         rows_in=facts.rows_in,
@@ -91,76 +239,8 @@ def assemble(config: DatasetConfig, llm: LlmSettings, items: Path, responses: Re
         dropped=facts.dropped,
         sources=facts.details["items_by_source"],
     )
-    return facts
-
-
-def _sort_out(config: DatasetConfig, llm: LlmSettings, items: Path) -> tuple[pl.DataFrame, Imported, int]:
-    """Return the items that no import covers, with their keys; the imports; the number of items without text."""
-    with_text, num_without_text = read_items(items)
-    imported = read_imports(config, with_text)
-    uncovered = with_text.join(imported.frame, on=["domain", "item_id"], how="anti", maintain_order="left")
-    keyed = with_keys(uncovered, config, identify(llm), load_prompt(config.semantics.prompt))
-    return keyed, imported, num_without_text
-
-
-def _from_imports(imported: Imported) -> pl.DataFrame:
-    return imported.frame.with_columns(source=pl.lit(TextSource.IMPORTED.value))
-
-
-def _from_answers(open_items: pl.DataFrame, records: dict[str, Record]) -> pl.DataFrame:
-    rows = [
-        {
-            "key": record.key,
-            "specific": record.specific,
-            "agnostic": record.agnostic,
-            "source": TextSource.GENERATED.value,
-            "model": str(ModelIdentity(record.model, record.revision)),
-            "prompt": record.prompt,
-            "prompt_tokens": record.prompt_tokens,
-            "completion_tokens": record.completion_tokens,
-        }
-        for key in open_items["key"].unique(maintain_order=True)
-        if (record := records.get(key)) and record.accepted
-    ]
-    return pl.DataFrame(rows, schema=_TEXTS)
-
-
-def _with_own_words(items: pl.DataFrame, records: dict[str, Record]) -> pl.DataFrame:
-    specific, agnostic, reasons = [], [], []
-    for row in items.iter_rows(named=True):
-        specific.append(specific_fallback(row["text"]))
-        agnostic.append(agnostic_fallback(row["text"], row["brand"], row["categories"]))
-        record = records.get(row["key"])
-        reasons.append(f"failed: {record.reason}" if record else "not asked")
-    return items.with_columns(
-        pl.Series("specific", specific, dtype=pl.String),
-        pl.Series("agnostic", agnostic, dtype=pl.String),
-        pl.lit(TextSource.FALLBACK.value).alias("source"),
-        pl.Series("fallback_reason", reasons, dtype=pl.String),
-    )
-
-
-def _by_view(frame: pl.DataFrame) -> pl.DataFrame:
-    columns = list(Semantics.columns())
-    views = [frame.with_columns(text=pl.col(view.value), view=pl.lit(view.value)).select(columns) for view in View]
-    return pl.concat(views).sort("domain", "item_id", "view")
-
-
-def _details(
-    frame: pl.DataFrame, imported: Imported, records: Iterable[Record], model: ModelIdentity, prompt: str
-) -> dict[str, Any]:
-    by_domain: dict[str, dict[str, int]] = {}
-    for domain, source, count in frame.group_by("domain", "source").len().sort("domain", "source").iter_rows():
-        by_domain.setdefault(domain, {})[source] = count
-    sources = Counter(frame["source"])
-    records = list(records)
-    return {
-        "model": str(model),
-        "prompt": prompt,
-        "items_by_source": {source.value: sources[source.value] for source in TextSource},
-        "items_by_domain": by_domain,
-        "failures": dict(sorted(Counter(record.reason for record in records if not record.accepted).items())),
-        "answers": len(records),
-        "spent_tokens": sum(record.spent_tokens for record in records),
-        "imports": [dict(count) for count in imported.counts],
-    }
+    warned = findings.filter(pl.col("action") != AuditAction.ACCEPT.value)
+    counts = warned.group_by("action", "rule").len().sort("action", "rule")
+    if not warned.is_empty():
+        found = {f"{rule} ({action})": count for action, rule, count in counts.iter_rows()}
+        log.warning("semantics audited", **facts.metrics, found=found)

@@ -14,29 +14,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import structlog
 
 from semacdr.dataset import Budget, DatasetConfig
-from semacdr.errors import MAX_EXAMPLES
+from semacdr.errors import MAX_EXAMPLES, StoreError
 from semacdr.progress import Progress, Task
-from semacdr.semantics.accept import Texts, accept, copies, read_answer
-from semacdr.semantics.engine import CHARS_PER_TOKEN, Answer, Engine, OpenAiEngine, RequestRefusedError
-from semacdr.semantics.imports import read_imports
-from semacdr.semantics.items import decoding_of, read_items, with_keys, words_of
+from semacdr.semantics.ask import Asker
+from semacdr.semantics.engine import Engine, UnansweredError
+from semacdr.semantics.items import decoding_of, read_item_texts
 from semacdr.semantics.models import ModelIdentity, identify
-from semacdr.semantics.prompt import Messages, Prompt, clean_item_text, load_prompt
+from semacdr.semantics.openai_engine import OpenAiEngine
 from semacdr.semantics.resolve import resolve_engine
-from semacdr.semantics.responses import Record, Responses, utc_now
+from semacdr.semantics.responses import Record, Responses
+from semacdr.semantics.selection import Inputs, Selection, plan, select
 from semacdr.settings import LlmSettings
-from semacdr.tables import table_files
 
 log = structlog.get_logger()
 
-REPAIR_TEMPERATURE = 0.7
-"""Of the second try, at least: at temperature 0 another seed gives the same answer again."""
-PROBE_TEXT = "a wooden spoon"
-"""Asked when a server refuses an item before it has answered any: tells a bad item from a server that refuses all."""
+BATCH_ITEMS = 20_000
+"""Texts that are held at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +50,7 @@ class GatherReport:
     failed: Mapping[str, int] = field(default_factory=dict)
     """By reason, after the second try."""
     left_out: int = 0
-    """Wanted, but beyond the budget: first in the next run."""
+    """Wanted, but beyond the budget, or not answered while others were: first in the next run."""
     left_out_first: tuple[str, ...] = ()
     stopped_by: str | None = None
     """``items``, ``tokens`` or ``minutes``: the limit of the budget that was met."""
@@ -72,8 +68,7 @@ class GatherReport:
 def gather(
     config: DatasetConfig,
     llm: LlmSettings,
-    items: Path,
-    interactions: Path,
+    inputs: Inputs,
     responses: Responses,
     cache: Path,
     progress: Progress,
@@ -83,8 +78,7 @@ def gather(
     Args:
         config: the data set.
         llm: who is asked.
-        items: folder of the ``items`` artifact.
-        interactions: folder of the ``interactions`` artifact; says which items come first.
+        inputs: the artifacts that are read.
         responses: where answers are kept.
         cache: where the default model lies and server logs go.
         progress: shows items, tokens and failures.
@@ -95,33 +89,18 @@ def gather(
         TransientError: the engine went away; what was answered before is kept.
         StoreError: answers cannot be kept.
     """
-    prompt = load_prompt(config.semantics.prompt)
-    model = identify(llm)
-    with_text, _ = read_items(items)
-    imported = read_imports(config, with_text).frame
-    open_items = with_keys(with_text, config, model, prompt).join(imported, on=["domain", "item_id"], how="anti")
-    answered = responses.answered(open_items["key"])
-    unanswered = open_items.filter(~pl.col("key").is_in(list(answered)))
-    wanted = _most_interacted_first(unanswered, interactions).unique("key", keep="first", maintain_order=True)
-    reused = open_items.height - unanswered.height
-    run = _Run(config, prompt, model, responses, wanted)
+    selection = select(config, llm, inputs, responses)
+    run = _Run(config, identify(llm), responses, inputs.items, selection)
     if run.may_start():
+        expected = plan(config, llm, inputs.items, responses, selection)
+        log.info("semantics planned", **{name: value for name, value in asdict(expected).items() if value is not None})
         with resolve_engine(llm, cache) as endpoints, progress.task("semantics", run.planned) as task:
-            key = endpoints.api_key.get_secret_value() if endpoints.api_key else None
-            engine = OpenAiEngine(
-                endpoints.urls,
-                endpoints.model,
-                decoding_of(config),
-                api_key=key,
-                timeout_s=llm.request_timeout_s,
-                concurrency=llm.concurrency,
-                local=endpoints.local,
-            )
+            engine = OpenAiEngine(endpoints, decoding_of(config), llm)
             try:
                 asyncio.run(_with(engine, run, task))
             finally:
                 responses.close()
-    report = run.report(imported=imported.height, reused=reused)
+    report = run.report()
     log.info("semantics gathered", **asdict(report), tokens_per_s=round(report.tokens_per_s, 1))
     return report
 
@@ -131,33 +110,27 @@ async def _with(engine: OpenAiEngine, run: _Run, task: Task) -> None:
         await run.ask_all(engine, engine.in_flight_limit, task)
 
 
-def _most_interacted_first(items: pl.DataFrame, interactions: Path) -> pl.DataFrame:
-    events = pl.scan_parquet(table_files(interactions, "interactions"), hive_partitioning=False)
-    counts = events.group_by("domain", "item_id").agg(pl.len().alias("num_events")).collect()
-    ordered = items.join(counts, on=["domain", "item_id"], how="left").with_columns(pl.col("num_events").fill_null(0))
-    return ordered.sort(["num_events", "domain", "item_id"], descending=[True, False, False])
-
-
 class _Run:
     """One run over the wanted items: what is taken next, what was spent, what came of it."""
 
     def __init__(
-        self, config: DatasetConfig, prompt: Prompt, model: ModelIdentity, responses: Responses, wanted: pl.DataFrame
+        self, config: DatasetConfig, model: ModelIdentity, responses: Responses, items: Path, selection: Selection
     ) -> None:
         self.settings = config.semantics
         self.budget: Budget = config.semantics.budget
-        self.prompt = prompt
-        self.model = model
+        self.asker = Asker(config, model)
+        self.items = items
+        self.selection = selection
         self.responses = responses
-        self.wanted = wanted
-        self.planned = min(wanted.height, wanted.height if self.budget.items is None else self.budget.items)
-        self.words = words_of(config)
+        self.wanted = selection.wanted
+        self.planned = min(self.wanted.height, self.wanted.height if self.budget.items is None else self.budget.items)
         self.taken = self.done = self.accepted = 0
         self.failed: Counter[str] = Counter()
-        self.prompt_tokens = self.completion_tokens = 0
+        self.unanswered: list[str] = []
+        self._to_keep: list[Record] = []
+        self._kept: asyncio.Future[None] | None = None
         self.started = self.ended = 0.0
-        self.server_answers = False
-        self.stopped_by: str | None = "items" if self.planned < wanted.height else None
+        self.stopped_by: str | None = "items" if self.planned < self.wanted.height else None
 
     def may_start(self) -> bool:
         """Tell whether there is anything to ask, and anything to spend."""
@@ -169,7 +142,7 @@ class _Run:
     async def ask_all(self, engine: Engine, limit: int, task: Task) -> None:
         """Ask with at most ``limit`` items in flight: as many workers draw from one stream."""
         self.started = time.monotonic()
-        rows = self.wanted.head(self.planned).iter_rows(named=True)
+        rows = self._rows()
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(limit, self.planned)):
@@ -179,18 +152,54 @@ class _Run:
         finally:
             self.ended = time.monotonic()
 
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the planned items with their texts, of which no more than a batch is held."""
+        for batch in self.wanted.head(self.planned).iter_slices(BATCH_ITEMS):
+            texts = read_item_texts(self.items, batch["row"])
+            yield from batch.join(texts, on="row", how="left", maintain_order="left").iter_rows(named=True)
+
     async def _work(self, engine: Engine, rows: Iterator[dict[str, Any]], task: Task) -> None:
-        while self._affords_another() and (row := next(rows, None)) is not None:
+        while True:
+            # Drawn only when it can be sent at once, so that a budget of minutes has no queue to wait for.
+            await engine.room()
+            if not self._affords_another() or (row := next(rows, None)) is None:
+                return
             self.taken += 1
-            record = await self._ask(engine, row)
-            self.responses.put(record)
+            try:
+                record = await self.asker.ask(engine, row)
+            except UnansweredError as error:
+                self.unanswered.append(f"{row['domain']}/{row['item_id']}")
+                log.warning("item left to the next run", item=self.unanswered[-1], error=str(error))
+                continue
+            await self._keep(record)
             self.done += 1
             if record.accepted:
                 self.accepted += 1
             else:
                 self.failed[record.reason or ""] += 1
             elapsed_s = time.monotonic() - self.started
-            task.advance(1, tokens_per_s=round(self.completion_tokens / elapsed_s, 1), failed=sum(self.failed.values()))
+            task.advance(
+                1, tokens_per_s=round(self.asker.completion_tokens / elapsed_s, 1), failed=sum(self.failed.values())
+            )
+
+    async def _keep(self, record: Record) -> None:
+        """Return when the record is kept, together with those that came at the same time: one write for all."""
+        if self._kept is None:
+            self._kept = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._to_keep.append(record)
+        await asyncio.shield(self._kept)
+
+    def _flush(self) -> None:
+        assert self._kept is not None
+        kept, records = self._kept, self._to_keep
+        self._kept, self._to_keep = None, []
+        try:
+            self.responses.put(*records)
+        except StoreError as error:
+            kept.set_exception(error)
+        else:
+            kept.set_result(None)
 
     def _affords_another(self) -> bool:
         """Tell whether the budget has room for one more item beside those in flight."""
@@ -199,91 +208,29 @@ class _Run:
             self.stopped_by = "minutes"
             return False
         if tokens is not None:
-            spent = self.prompt_tokens + self.completion_tokens
+            spent = self.asker.prompt_tokens + self.asker.completion_tokens
             an_item = spent / self.done if self.done else self.settings.max_tokens
-            if spent + (self.taken - self.done) * an_item >= tokens:
+            in_flight = self.taken - self.done - len(self.unanswered)
+            if spent + in_flight * an_item >= tokens:
                 self.stopped_by = "tokens"
                 return False
         return True
 
-    async def _ask(self, engine: Engine, row: Mapping[str, Any]) -> Record:
-        most = self.settings.max_item_tokens
-        text = await engine.cut(clean_item_text(row["text"][: most * CHARS_PER_TOKEN]), most)
-        if not text:
-            return self._record(row, "no readable text", None)
-        messages = self.prompt.messages(self.words[row["domain"]], text)
-        answers = []
-        verdict: Texts | str = ""
-        try:
-            for seed, temperature in (
-                (self.settings.seed, self.settings.temperature),
-                (self.settings.seed + 1, max(self.settings.temperature, REPAIR_TEMPERATURE)),
-            ):
-                answers.append(await self._generate(engine, messages, seed, temperature))
-                verdict = self._judge(answers[-1], row["title"])
-                if isinstance(verdict, Texts):
-                    break
-        except RequestRefusedError as error:
-            if not self.server_answers:
-                probe = self.prompt.messages(self.words[row["domain"]], PROBE_TEXT)
-                await self._generate(engine, probe, self.settings.seed, self.settings.temperature)
-            log.warning("item refused", domain=row["domain"], item_id=row["item_id"], error=str(error))
-            verdict = "refused by the server"
-        return self._record(row, verdict, answers[-1] if answers else None, answers)
-
-    def _judge(self, answer: Answer, title: str | None) -> Texts | str:
-        verdict = read_answer(answer.text, answer.finish_reason, self.prompt.schema)
-        if isinstance(verdict, Texts):
-            verdict = accept(verdict, title)
-        if isinstance(verdict, Texts):
-            return copies(verdict, self.prompt.examples) or verdict
-        return verdict
-
-    async def _generate(self, engine: Engine, messages: Messages, seed: int, temperature: float) -> Answer:
-        answer = await engine.generate(messages, self.prompt.schema, seed, temperature)
-        self.server_answers = True
-        self.prompt_tokens += answer.prompt_tokens
-        self.completion_tokens += answer.completion_tokens
-        return answer
-
-    def _record(
-        self, row: Mapping[str, Any], verdict: Texts | str, last: Answer | None, answers: list[Answer] | None = None
-    ) -> Record:
-        texts = verdict if isinstance(verdict, Texts) else None
-        return Record(
-            key=row["key"],
-            status="ok" if texts else "failed",
-            reason=None if texts else str(verdict),
-            model=self.model.name,
-            revision=self.model.revision,
-            prompt=self.prompt.reference,
-            text_hash=row["text_hash"],
-            specific=texts.specific if texts else None,
-            agnostic=texts.agnostic if texts else None,
-            raw=last.text if last else "",
-            prompt_tokens=last.prompt_tokens if last else 0,
-            completion_tokens=last.completion_tokens if last else 0,
-            finish_reason=last.finish_reason if last else None,
-            calls=len(answers or ()),
-            spent_tokens=sum(answer.prompt_tokens + answer.completion_tokens for answer in answers or ()),
-            seconds=round(sum(answer.seconds for answer in answers or ()), 3),
-            created_at=utc_now(),
-        )
-
-    def report(self, *, imported: int, reused: int) -> GatherReport:
+    def report(self) -> GatherReport:
         """Return what came of the run."""
-        left = self.wanted.slice(self.done).head(MAX_EXAMPLES)
+        left = self.wanted.slice(self.taken).head(MAX_EXAMPLES)
+        names = [*self.unanswered, *(f"{domain}/{item}" for domain, item in left["domain", "item_id"].iter_rows())]
         return GatherReport(
-            imported=imported,
-            reused=reused,
+            imported=self.selection.imported,
+            reused=self.selection.reused,
             wanted=self.wanted.height,
             asked=self.done,
             accepted=self.accepted,
             failed=dict(sorted(self.failed.items())),
             left_out=self.wanted.height - self.done,
-            left_out_first=tuple(f"{domain}/{item}" for domain, item in left.select("domain", "item_id").iter_rows()),
-            stopped_by=self.stopped_by if self.done < self.wanted.height else None,
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.completion_tokens,
+            left_out_first=tuple(names[:MAX_EXAMPLES]),
+            stopped_by=self.stopped_by if self.taken < self.wanted.height else None,
+            prompt_tokens=self.asker.prompt_tokens,
+            completion_tokens=self.asker.completion_tokens,
             seconds=round(self.ended - self.started, 3),
         )

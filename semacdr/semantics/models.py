@@ -82,11 +82,19 @@ def model_to_serve(llm: LlmSettings, cache: Path) -> str:
     return str(folder)
 
 
+def gpus(devices: Path = Path("/dev")) -> tuple[str, ...]:
+    """Return the NVIDIA GPUs that are there and not hidden; without importing torch, which takes seconds."""
+    found = (path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*"))
+    present = tuple(sorted((name for name in found if name.isdigit()), key=int))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None or not present:
+        return present
+    return () if visible in {"", "-1"} else tuple(name.strip() for name in visible.split(","))
+
+
 def has_gpu(devices: Path = Path("/dev")) -> bool:
-    """Tell whether an NVIDIA GPU is there and not hidden; without importing torch, which takes seconds."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
-        return False
-    return any(path.name.removeprefix("nvidia").isdigit() for path in devices.glob("nvidia[0-9]*"))
+    """Tell whether an NVIDIA GPU is there and not hidden."""
+    return bool(gpus(devices))
 
 
 def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

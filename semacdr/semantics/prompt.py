@@ -19,6 +19,8 @@ from typing import Any
 from semacdr.dataset import Domain
 from semacdr.errors import ConfigError, close_names
 from semacdr.manifest import fingerprint
+from semacdr.semantics.lexicon import lexicons
+from semacdr.semantics.structured import fits
 
 FOLDER = Path(__file__).resolve().parent / "prompts"
 VARIABLES = frozenset({"label", "expert", "text"})
@@ -29,7 +31,7 @@ _JOINERS = "\u200c\u200d"  # invisible, but part of how Persian, the Indic scrip
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SPACE = re.compile(r"\s+")
 # Mistral's and Llama 2's templates mark turns by [INST] and its like: the bracket is replaced as well.
-_BRACKET_TOKEN = re.compile(r"\[(?=\s*/?\s*[A-Z_]+\s*\])")
+_BRACKET_TOKEN = re.compile(r"\[(?=\s*/?\s*[a-z]?[A-Z_]+\s*\])")
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,11 @@ class Prompt:
     system: str
     user: str
     schema: dict[str, Any]
-    """JSON schema of the answer: an object of strings, among them one per view."""
-    examples: tuple[Mapping[str, str], ...] = ()
-    """Answers that are shown: each a ``text`` and the properties of the schema."""
+    """JSON schema of the answer: an object of strings and lists of them, among them one string per view."""
+    examples: tuple[Mapping[str, Any], ...] = ()
+    """Answers that are shown: each a ``text`` and the properties of the schema. None need be."""
+    language: str = "en"
+    """Of the texts that it asks for; the audit holds them to it."""
 
     def messages(self, words: DomainWords, text: str) -> Messages:
         """Return the chat of one item; ``text`` is cleaned by ``clean_item_text`` and cut before."""
@@ -66,7 +70,11 @@ class Prompt:
             answer = {name: example[name] for name in self.schema["properties"]}
             turns.append({"role": "user", "content": _fill(self.user, words, example["text"])})
             turns.append({"role": "assistant", "content": json.dumps(answer, ensure_ascii=False)})
-        return [*turns, {"role": "user", "content": _fill(self.user, words, text)}]
+        return [*turns, self.turn(words, text)]
+
+    def turn(self, words: DomainWords, text: str) -> dict[str, str]:
+        """Return the last turn of an item's chat; those before are the same for all items of a domain."""
+        return {"role": "user", "content": _fill(self.user, words, text)}
 
     def fingerprint(self, words: DomainWords) -> str:
         """Return the sha256 of the prompt as a domain's items see it."""
@@ -100,6 +108,7 @@ def load_prompt(reference: str, folder: Path = FOLDER) -> Prompt:
             user=raw["user"].strip(),
             schema=raw["schema"],
             examples=tuple(raw.get("examples", ())),
+            language=raw.get("language", "en"),
         )
         used = set(Template(prompt.system).get_identifiers()) | set(Template(prompt.user).get_identifiers())
         properties = set(prompt.schema["properties"])
@@ -124,13 +133,37 @@ def load_prompt(reference: str, folder: Path = FOLDER) -> Prompt:
         raise ConfigError(
             f"{path}: an example lacks {', '.join(missing)}", expected="text, and each property of schema"
         )
+    _check_examples(path, prompt)
+    if prompt.language not in lexicons():
+        raise ConfigError(
+            f"{path}: language",
+            found=prompt.language,
+            expected=close_names(prompt.language, lexicons()),
+            do="add its words to semacdr/semantics/words.toml",
+        )
     return prompt
+
+
+def _check_examples(path: Path, prompt: Prompt) -> None:
+    for example in prompt.examples:
+        answer = {name: example[name] for name in prompt.schema["properties"]}
+        if not fits(answer, prompt.schema):
+            raise ConfigError(
+                f"{path}: an example is not what the schema asks",
+                found=f"{json.dumps(answer, ensure_ascii=False):.300}",
+                do="mend the example, or the schema",
+            )
 
 
 def clean_item_text(text: str) -> str:
     """Return an item's text on one line, without invisible characters and without what could end its delimiters."""
-    shown = "".join(
-        character if character in _JOINERS or unicodedata.category(character) not in _INVISIBLE else " "
-        for character in text
+    # Printable means none of the invisible categories, and most texts are.
+    shown = (
+        text
+        if text.isprintable()
+        else "".join(
+            character if character in _JOINERS or unicodedata.category(character) not in _INVISIBLE else " "
+            for character in text
+        )
     )
     return _SPACE.sub(" ", _BRACKET_TOKEN.sub("(", shown.replace("<", "\u2039"))).strip()

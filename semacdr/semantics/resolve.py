@@ -1,57 +1,91 @@
-"""From settings to endpoints that answer: those that were given, or a server of our own."""
+"""From settings to endpoints that answer: those that were given, or servers of our own."""
 
 from __future__ import annotations
 
+import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from semacdr.semantics.models import has_gpu, identify, model_to_serve
+from semacdr.errors import ConfigError
+from semacdr.semantics.engine import Endpoints
+from semacdr.semantics.models import gpus, identify, model_to_serve
 from semacdr.semantics.vllm_server import ServerSpec, VllmServer
 from semacdr.settings import LlmSettings
 
 VLLM_PYTHON = Path(".venv-vllm") / "bin" / "python"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Endpoints:
-    """Where a model is served."""
-
-    urls: tuple[str, ...]
-    model: str
-    api_key: SecretStr | None
-    local: bool
-    """On this machine: proxies of the environment do not apply."""
-
-
 @contextmanager
 def resolve_engine(llm: LlmSettings, cache: Path) -> Iterator[Endpoints]:
-    """Yield the endpoints of the settings, or those of a server that lives as long as the context.
+    """Yield the endpoints of the settings, or those of servers that live as long as the context.
 
     Raises:
-        ConfigError: no vLLM or no model to start.
-        EngineError: the server does not start.
+        ConfigError: no vLLM or no model to start, or more replicas than GPUs.
+        EngineError: a server does not start.
     """
     model = identify(llm).name
     if llm.urls:
-        yield Endpoints(urls=llm.urls, model=model, api_key=llm.api_key, local=False)
+        yield Endpoints(urls=llm.urls, model=model, api_key=llm.api_key)
         return
-    gpu = has_gpu()
+    api_key = secrets.token_urlsafe(24)
+    servers = [VllmServer(spec, api_key) for spec in server_specs(llm, cache)]
+    with ExitStack() as stack:
+        _start_all(servers, stack)
+        yield Endpoints(
+            urls=tuple(server.url for server in servers),
+            model=model,
+            api_key=SecretStr(api_key),
+            local=True,
+            servers=tuple(servers),
+        )
+
+
+def _start_all(servers: Sequence[VllmServer], stack: ExitStack) -> None:
+    """Start them side by side, for a large model takes minutes to load; one that fails ends the others."""
+    with ThreadPoolExecutor(len(servers)) as starting:
+        entered = [starting.submit(stack.enter_context, server) for server in servers]
+        try:
+            for entry in as_completed(entered):
+                entry.result()
+        except BaseException:
+            for server in servers:
+                server.give_up()
+            raise
+
+
+def server_specs(llm: LlmSettings, cache: Path) -> list[ServerSpec]:
+    """Return what each server of ours is to serve, and on which GPU.
+
+    Raises:
+        ConfigError: no model, or more replicas than GPUs.
+    """
+    devices = gpus()
+    num_replicas = llm.replicas or len(devices) or 1
+    if devices and num_replicas > len(devices):
+        raise ConfigError(
+            "llm.replicas: one GPU serves one replica",
+            found=f"{num_replicas} replicas, {len(devices)} GPUs ({', '.join(devices)})",
+            do="set llm.replicas to at most the number of GPUs, or to 0 for one on each",
+        )
     spec = ServerSpec(
         model=model_to_serve(llm, cache),
-        served_name=model,
+        served_name=identify(llm).name,
         python=llm.python or vllm_python(),
-        gpu=gpu,
+        gpu=bool(devices),
         max_model_len=llm.max_model_len,
         start_timeout_s=llm.start_timeout_s,
         log_folder=cache / "logs",
+        restarts=llm.restarts,
     )
-    with VllmServer(spec) as server:
-        yield Endpoints(urls=(server.url,), model=model, api_key=SecretStr(server.api_key), local=True)
+    if num_replicas == 1:
+        return [spec]  # on all GPUs that are visible: vLLM takes the first
+    return [replace(spec, device=devices[number] if devices else None) for number in range(num_replicas)]
 
 
 def vllm_python() -> Path:

@@ -1,8 +1,8 @@
 """The response cache: every answer of every LLM, kept for good, so that none is paid for twice.
 
-A folder of append-only journals, one per process that ever asked, one JSON object a line, shared by all data sets of a
-store. ``key`` is the first field and ``checksum`` the last, both of fixed width: a reader indexes a line by slicing it,
-and a line that was cut or has a flipped bit costs one answer and no other.
+A folder of append-only journals, shared by all data sets of a store, each written by one process that asked. A line has
+a checksum: one that was cut or has a flipped bit costs its own answer and no other. A journal that nobody writes any
+more is copied once into a columnar segment (``segments.py``), and looked up there.
 
 A line is flushed to the operating system before the next item is asked, so killing the process loses nothing. There is
 no fsync: after a power cut the last seconds' answers may be asked again.
@@ -10,89 +10,45 @@ no fsync: after a power cut the last seconds' answers may be asked again.
 
 from __future__ import annotations
 
-import json
+import contextlib
+import fcntl
+import hashlib
 import os
 import secrets
 import threading
 import time
-import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import polars as pl
 import structlog
 
 from semacdr.errors import StoreError
-from semacdr.manifest import fingerprint
+from semacdr.semantics.record import MAX_RAW_CHARS, NAMES, SCHEMA, Record, to_frame, to_line, utc_now
+from semacdr.semantics.segments import find_segment, read_lines, write_segment
+
+__all__ = ["MAX_RAW_CHARS", "Record", "Responses", "utc_now"]
 
 log = structlog.get_logger()
 
-MAX_RAW_CHARS = 2_000
-
-_HEAD = b'{"key": "'
-_KEY = slice(len(_HEAD), len(_HEAD) + 64)
-_TAIL = b', "checksum": "%08x"}\n'
-_TAIL_LENGTH = len(_TAIL % 0)
-_ACCEPTED = b'", "status": "ok", '
-_STATUS = slice(_KEY.stop, _KEY.stop + len(_ACCEPTED))
-_OFFSET_BITS = 40  # a journal of up to 1 TB
+JOURNAL_BYTES = 64 << 20
+"""A writer goes on in a new journal then: bounds what is read line by line, and what is held of it."""
+_SLICE_ROWS = 50_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One answered item."""
+@dataclass
+class _Tail:
+    """A journal that someone still writes, as far as it was read."""
 
-    key: str
-    status: str
-    """``ok`` or ``failed``."""
-    reason: str | None = None
-    """Why it failed."""
-    model: str
-    revision: str
-    prompt: str
-    text_hash: str
-    specific: str | None = None
-    agnostic: str | None = None
-    raw: str = ""
-    """What the model said, at most ``MAX_RAW_CHARS`` characters."""
-    prompt_tokens: int = 0
-    """Of the call whose answer this is."""
-    completion_tokens: int = 0
-    finish_reason: str | None = None
-    calls: int = 1
-    """2 when the first answer was not accepted."""
-    spent_tokens: int = 0
-    """Prompt and completion tokens of all its calls."""
-    seconds: float = 0.0
-    created_at: str = ""
-    """ISO 8601, UTC."""
-    source: str = "generated"
-
-    @property
-    def accepted(self) -> bool:
-        """Whether it holds two texts."""
-        return self.status == "ok"
-
-    @property
-    def digest(self) -> str:
-        """sha256 of what a table takes from it: not of how long it took, nor of when."""
-        return fingerprint(
-            [self.status, self.reason, self.specific, self.agnostic, self.prompt_tokens, self.completion_tokens]
-        )
-
-
-_FIELDS = frozenset(field.name for field in fields(Record))
-
-
-def utc_now() -> str:
-    """Return the time as records keep it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    end: int = 0
+    torn: bool = False
+    frames: list[pl.DataFrame] = field(default_factory=list)
 
 
 class Responses:
-    """The journals of one folder. Safe to use from several threads, and beside other processes that write.
+    """The answers of one folder. Safe to use from several threads, and beside other processes that write.
 
     Args:
         folder: ``<store>/responses``; made at the first write.
@@ -101,62 +57,78 @@ class Responses:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
-        self._places: dict[bytes, int] = {}
-        """Key -> journal number and offset in one integer, and whether accepted: small, for a million answers."""
-        self._journals: list[Path] = []
-        self._read_until: dict[Path, int] = {}
-        self._torn: set[Path] = set()
-        """Journals whose last line is not ended: warned of once, and looked at again when they grow."""
+        self._sealed: dict[Path, Path] = {}
+        """Journal -> its segment, found whole."""
+        self._tails: dict[Path, _Tail] = {}
         self._own: BinaryIO | None = None
+        self._own_bytes = 0
 
     def answered(self, keys: Iterable[str]) -> set[str]:
         """Return those of the keys that have an answer, accepted or failed for good."""
-        with self._lock:
-            self._refresh()
-            return {key for key in keys if bytes.fromhex(key) in self._places}
+        return set(self.table(keys, ["key"])["key"])
 
     def get(self, keys: Iterable[str]) -> dict[str, Record]:
         """Return the records of those of the keys that have one."""
         return {record.key: record for record in self.scan(keys)}
 
     def scan(self, keys: Iterable[str]) -> Iterator[Record]:
-        """Yield the records of those of the keys that have one, in no order; holds one at a time."""
+        """Yield the records of those of the keys that have one, in no order."""
+        for part in self.table(keys, NAMES).iter_slices(_SLICE_ROWS):
+            for row in part.iter_rows(named=True):
+                yield Record(**row)
+
+    def table(self, keys: Iterable[str] | pl.Series, columns: Sequence[str] = tuple(SCHEMA)) -> pl.DataFrame:
+        """Return the records of those of the keys that have one: a row each, in the order they were kept.
+
+        Args:
+            keys: a million of them are found in about a second.
+            columns: of ``record.SCHEMA``: the fields of ``Record``, and its ``digest``.
+        """
+        wanted = pl.Series("key", keys if isinstance(keys, pl.Series) else list(keys), dtype=pl.String)
+        answers = self.all()
+        if wanted.is_empty():
+            return answers.select(columns).head(0).collect()
+        found = answers.select("key", "status").with_row_index("place")
+        found = found.join(pl.LazyFrame({"key": wanted}), on="key", how="semi")
+        # Two processes may have asked the same: an accepted answer wins, then the one that was kept first.
+        best = found.sort(pl.col("status") != "ok", "place").unique("key", keep="first").select("place").collect()
+        rows = answers.with_row_index("place").join(best.lazy(), on="place", how="semi", maintain_order="left")
+        return rows.select(columns).collect()
+
+    def all(self) -> pl.LazyFrame:
+        """Return every record there is, several of one key included, oldest journal first, with its ``journal``."""
         with self._lock:
             self._refresh()
-            wanted = sorted(self._places[key] for key in {bytes.fromhex(key) for key in keys} if key in self._places)
-            journals = list(self._journals)
-        opened: BinaryIO | None = None
-        number = -1
-        try:
-            for place in wanted:
-                if number != place >> (_OFFSET_BITS + 1):
-                    number = place >> (_OFFSET_BITS + 1)
-                    if opened:
-                        opened.close()
-                    opened = _open(journals[number])
-                assert opened is not None
-                opened.seek((place >> 1) & ((1 << _OFFSET_BITS) - 1))
-                raw = json.loads(opened.readline())
-                yield Record(**{name: raw[name] for name in _FIELDS if name in raw})
-        finally:
-            if opened:
-                opened.close()
+            parts = []
+            for journal in sorted(self._sealed.keys() | self._tails.keys()):
+                if journal in self._sealed:
+                    frame = pl.scan_parquet(self._sealed[journal], glob=False, hive_partitioning=False)
+                else:
+                    tail = self._tails[journal]
+                    tail.frames = [pl.concat([to_frame([]), *tail.frames])]
+                    frame = tail.frames[0].lazy()
+                parts.append(frame.with_columns(journal=pl.lit(journal.name)))
+        return pl.concat(parts or [to_frame([]).lazy().with_columns(journal=pl.lit(""))])
 
-    def put(self, record: Record) -> None:
-        """Append one record and flush it.
+    def digest(self, keys: Iterable[str] | pl.Series) -> tuple[int, str]:
+        """Return how many of the keys have an answer, and the sha256 of what a table takes from these answers."""
+        found = self.table(keys, ["key", "digest"]).sort("key")
+        total = hashlib.sha256()
+        for part in found.iter_slices(_SLICE_ROWS):
+            lines = part.select(pl.concat_str("key", pl.lit(":"), "digest", pl.lit("\n"))).to_series()
+            total.update("".join(lines).encode())
+        return found.height, total.hexdigest()
+
+    def put(self, *records: Record) -> None:
+        """Append records and flush them.
 
         Raises:
             StoreError: the journal cannot be written; what it held before is whole.
         """
-        values = asdict(record)
-        values["raw"] = record.raw[:MAX_RAW_CHARS]
-        # ASCII, so that a lone surrogate of a broken answer is kept as it came.
-        body = json.dumps(values).encode()[:-1]
-        line = body + _TAIL % zlib.crc32(body)
-        assert body.startswith(_HEAD)
+        lines = b"".join(map(to_line, records))
         with self._lock:
             try:
-                self._append(line)
+                self._append(lines)
             except OSError as error:
                 raise StoreError(
                     f"answers cannot be kept in {self.folder}",
@@ -167,37 +139,48 @@ class Responses:
     def close(self) -> None:
         """Close this process's journal; a later ``put`` opens another."""
         with self._lock:
-            if self._own:
-                self._own.close()
-                self._own = None
+            self._close()
 
-    def _append(self, line: bytes) -> None:
+    def _close(self) -> None:
+        if self._own:
+            self._own.close()
+            self._own, self._own_bytes = None, 0
+
+    def _append(self, lines: bytes) -> None:
+        if self._own_bytes >= JOURNAL_BYTES:
+            self._close()
         if self._own is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
             self._own = (self.folder / name).open("xb", buffering=0)
-        start = self._own.tell()
+            self._own_bytes = 0
+            # Held until this process closes it or dies: tells the others that it is being written.
+            fcntl.flock(self._own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         written = 0
         try:
-            while written < len(line):
-                written += self._own.write(line[written:])
+            while written < len(lines):
+                written += self._own.write(lines[written:])
         except OSError:
             # Without this the next line would be joined to the torn one.
-            self._own.truncate(start)
-            self._own.seek(start)
+            self._own.truncate(self._own_bytes)
+            self._own.seek(self._own_bytes)
             raise
+        self._own_bytes += written
 
     def _refresh(self) -> None:
-        """Read what was appended, by anyone, since the last look."""
+        """Look for journals that are new or have grown."""
         damaged: dict[str, int] = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            if path not in self._read_until:
-                self._journals.append(path)
-            before = self._read_until.setdefault(path, 0)
-            if path.stat().st_size > before:
-                faults = self._read(path, self._journals.index(path), before)
-                if faults:
-                    damaged[path.name] = faults
+        for journal in sorted(self.folder.glob("*.jsonl")):
+            if journal in self._sealed:
+                continue
+            try:
+                faults = self._seal(journal)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StoreError(f"answers cannot be read: {journal}", found=error.strerror or error) from error
+            if faults:
+                damaged[journal.name] = faults
         if damaged:
             log.warning(
                 "answers lost to damaged lines; they will be asked again",
@@ -206,39 +189,32 @@ class Responses:
                 files=list(damaged)[:5],
             )
 
-    def _read(self, path: Path, number: int, offset: int) -> int:
+    def _seal(self, journal: Path) -> int:
+        """Find or make a journal's segment, or read on in one that is being written; return its damaged lines."""
+        if segment := find_segment(journal):
+            self._sealed[journal] = segment
+            return 0
         faults = 0
-        with _open(path) as file:
-            file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    faults += path not in self._torn
-                    self._torn.add(path)
-                    break
-                if _is_whole(line):
-                    self._index(line, number, offset)
-                else:
-                    faults += 1
-                offset += len(line)
-                self._read_until[path] = offset
+        with journal.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                faults = write_segment(journal)
+            except OSError:
+                # Someone writes it, or it lies where we may not write or where there is no room: read it as it is.
+                return self._read_on(journal)
+        if segment := find_segment(journal):
+            known = self._tails.pop(journal, None)
+            self._sealed[journal] = segment
+            return 0 if known else faults
+        return self._read_on(journal)
+
+    def _read_on(self, journal: Path) -> int:
+        tail = self._tails.setdefault(journal, _Tail())
+        faults = 0
+        with contextlib.closing(read_lines(journal, tail.end)) as parts:
+            for lines in parts:
+                tail.frames.append(lines.frame)
+                tail.end = lines.end
+                faults += lines.damaged + (lines.torn and not tail.torn)
+                tail.torn = tail.torn or lines.torn
         return faults
-
-    def _index(self, line: bytes, number: int, offset: int) -> None:
-        key = bytes.fromhex(line[_KEY].decode())
-        accepted = line[_STATUS] == _ACCEPTED
-        known = self._places.get(key)
-        # Two processes may have asked the same: an accepted answer wins, then the one that was read first.
-        if known is None or (accepted and not known & 1):
-            self._places[key] = (number << _OFFSET_BITS | offset) << 1 | accepted
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise StoreError(f"answers cannot be read: {path}", found=error.strerror or error) from error
-
-
-def _is_whole(line: bytes) -> bool:
-    body = line[:-_TAIL_LENGTH]
-    return line.startswith(_HEAD) and line[-_TAIL_LENGTH:] == _TAIL % zlib.crc32(body)

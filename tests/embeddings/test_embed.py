@@ -30,7 +30,13 @@ def encoder() -> LocalEncoder:
 
 def write_inputs(folder: Path) -> tuple[Path, Path]:
     rows = [
-        {"domain": "a", "item_id": item, "view": view, "text": text + (" for guests" if view == "agnostic" else "")}
+        {
+            "domain": "a",
+            "item_id": item,
+            "view": view,
+            "text": text + (" for guests" if view == "agnostic" else ""),
+            "source": "generated",
+        }
         for item, text in TEXTS.items()
         if text
         for view in ("agnostic", "specific")
@@ -53,7 +59,7 @@ def test_embed_writes_unit_vectors_to_the_contract(tmp_path: Path):
     output = tmp_path / "out"
     output.mkdir()
     semantics, sequences = write_inputs(tmp_path)
-    facts = embed(Embeddings(), EncoderSettings(), semantics, sequences, output, Progress())
+    facts = embed(Embeddings(), EncoderSettings(), semantics, sequences, tmp_path / "vectors", output, Progress())
     assert tables.check("embeddings", output) == {"embeddings": 8}
     vectors = pl.read_parquet(output / "embeddings.parquet")["vector"].to_numpy()
     assert vectors.shape == (8, 384)
@@ -65,7 +71,7 @@ def test_whitening_is_fitted_on_items_of_training_events_alone(tmp_path: Path):
     output = tmp_path / "out"
     output.mkdir()
     semantics, sequences = write_inputs(tmp_path)
-    facts = embed(Embeddings(), EncoderSettings(), semantics, sequences, output, Progress())
+    facts = embed(Embeddings(), EncoderSettings(), semantics, sequences, tmp_path / "vectors", output, Progress())
     rows = pl.read_parquet(output / "embeddings.parquet").filter(pl.col("view") == "specific")
     seen = rows.filter(pl.col("item_id") != "i4")["vector"].to_numpy()
     expected = fit_whitening(seen, dim=256, floor=1e-3)
@@ -89,7 +95,7 @@ def test_items_without_any_text_give_an_empty_table(tmp_path: Path):
     output.mkdir()
     semantics, sequences = write_inputs(tmp_path)
     pl.read_parquet(semantics / "semantics.parquet").clear().write_parquet(semantics / "semantics.parquet")
-    embed(Embeddings(), EncoderSettings(), semantics, sequences, output, Progress())
+    embed(Embeddings(), EncoderSettings(), semantics, sequences, tmp_path / "vectors", output, Progress())
     assert tables.check("embeddings", output) == {"embeddings": 0}
 
 

@@ -56,6 +56,12 @@ def test_semantics_by_a_worker_publishes_new_versions(prefect: Prefect, toml: Pa
     assert second.fingerprint != first.fingerprint
     assert asked(store) == 12
     assert store.get("three-domains", "semantics").manifest.version == second.version
+    kinds = {row["key"]: row["type"] for row in json.loads(prefect("artifact", "ls", "--output", "json").stdout)}
+    assert kinds["semantics-audit"] == "markdown"
+    assert kinds["semantics"] == "progress"
+    shown = prefect("artifact", "inspect", "semantics").stdout
+    assert "6 of 6" in shown
+    assert "tokens_per_s" in shown
 
 
 def asked(store: Store) -> int:

@@ -361,7 +361,12 @@ def test_ingest_too_many_rejects_fails_with_reasons_and_places(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         run(one_domain(tmp_path, share=0.5), tmp_path / "out")
     assert "3 of 4 interactions records" in str(caught.value)
-    assert "no item_id: 2 (log.jsonl:2, log.jsonl:4)" in str(caught.value)
+    assert """no item_id: 2, such as log.jsonl:2 {"u": "ann"}, log.jsonl:4 {"u": "bob"}""" in str(caught.value)
+
+
+def test_ingest_item_files_without_a_record_fail(tmp_path: Path):
+    with pytest.raises(DataError, match="no record of an item"):
+        run(with_items(tmp_path, [], 'title = "ti"'), tmp_path / "out")
 
 
 def test_ingest_too_many_bad_items_fails(tmp_path: Path):

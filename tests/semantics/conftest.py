@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from semacdr.dataset import DatasetConfig
-from semacdr.semantics import engine
+from semacdr.semantics import openai_engine, replicas
 from semacdr.settings import LlmSettings
 from semacdr.tables import Interactions, Items
 
@@ -21,7 +21,9 @@ SOURCE = {"files": ["x.jsonl"], "columns": {"user_id": "u", "item_id": "i", "tim
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(openai_engine, "FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr(replicas, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(replicas, "PATIENCE_AT_START_S", 0.1)
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ def fake_server() -> Iterator[FakeOpenAiServer]:
 
 @pytest.fixture
 def llm(fake_server: FakeOpenAiServer) -> LlmSettings:
-    return LlmSettings(urls=(fake_server.url,), served_name="fake-llm", concurrency=4, request_timeout_s=5)
+    return LlmSettings(
+        urls=(fake_server.url,), served_name="fake-llm", concurrency=4, request_timeout_s=5, patience_s=0.5
+    )
 
 
 def schema_of(table: type[dy.Schema]) -> dict[str, pl.DataType]:
@@ -85,3 +89,10 @@ def write_interactions(folder: Path, counts: dict[tuple[str, str], int]) -> Path
     frame = pl.DataFrame(rows, schema=schema_of(Interactions))
     frame.sort("domain", "user_id", "timestamp_s", "item_id").write_parquet(folder / "interactions.parquet")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from semacdr.testing.tiny_llm import make_tiny_llm  # noqa: PLC0415 (torch takes seconds to import)
+
+    return make_tiny_llm(tmp_path_factory.mktemp("models") / "tiny-llm")

@@ -12,6 +12,11 @@ from typing import Any
 GOOD = {
     "specific": "a sturdy steel pan for searing meat over high heat",
     "agnostic": "patient people who value slow evenings and lasting things",
+    "need": "pleasure",
+    "occasions": ["leisure"],
+    "audience": "enthusiasts",
+    "tastes": ["durable"],
+    "price_attitude": "pays for quality",
 }
 
 Reply = tuple[int, Any]
@@ -41,7 +46,21 @@ class FakeOpenAiServer:
         self.paths: list[str] = []
         self.keys: list[str | None] = []
         self.url = ""
+        self.healthy: Callable[[], bool] = lambda: True
+        """Asked at each look at ``/health``."""
+        self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
+
+    def answer(self, body: dict[str, Any], number: int) -> Reply:
+        """Reply to a chat, and note how many are answered at once."""
+        with self.lock:
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            return self.behaviour(body, number)
+        finally:
+            with self.lock:
+                self.in_flight -= 1
 
     @property
     def asked(self) -> list[str]:
@@ -60,7 +79,8 @@ def serving(fake: FakeOpenAiServer) -> Iterator[FakeOpenAiServer]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._reply(200, {"data": [{"id": fake.served}]})
+            status = 503 if self.path == "/health" and not fake.healthy() else 200
+            self._reply(status, {"data": [{"id": fake.served}]})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -75,7 +95,7 @@ def serving(fake: FakeOpenAiServer) -> Iterator[FakeOpenAiServer]:
             elif self.path == "/detokenize" and fake.tokenizes:
                 self._reply(200, {"prompt": bytes(body["tokens"]).decode(errors="replace")})
             elif self.path == "/v1/chat/completions":
-                self._reply(*fake.behaviour(body, number))
+                self._reply(*fake.answer(body, number))
             else:
                 self._reply(404, {"error": {"message": "Not Found"}})
 

@@ -10,32 +10,56 @@ from semacdr.semantics.prompt import load_prompt
 from .fake_openai import GOOD
 
 SCHEMA = load_prompt("dual-view@1").schema
+WITH_FIELDS = load_prompt("dual-view@2").schema
+FIELDS = {name: value for name, value in GOOD.items() if name not in {"specific", "agnostic"}}
 SPECIFIC, AGNOSTIC = GOOD["specific"], GOOD["agnostic"]
+PLAIN = {"specific": SPECIFIC, "agnostic": AGNOSTIC}
 
 
 def test_answer_good_gives_its_texts():
-    assert read_answer(json.dumps(GOOD), "stop", SCHEMA) == Texts(**GOOD)
+    assert read_answer(json.dumps(PLAIN), "stop", SCHEMA) == Texts(SPECIFIC, AGNOSTIC)
+    texts = read_answer(json.dumps(GOOD), "stop", WITH_FIELDS)
+    assert isinstance(texts, Texts)
+    assert texts[:2] == (SPECIFIC, AGNOSTIC)
+    assert json.loads(texts.fields or "") == FIELDS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"need": "status"},
+        {"need": ["comfort"]},
+        {"occasions": "leisure"},
+        {"occasions": []},
+        {"occasions": ["leisure", "work", "travel"]},
+        {"tastes": ["simple", "expensive"]},
+        {"tastes": [1]},
+        {"price_attitude": None},
+    ],
+)
+def test_answer_with_a_field_out_of_its_list_is_not_the_schema(change: dict[str, object]):
+    assert read_answer(json.dumps({**GOOD, **change}), "stop", WITH_FIELDS) == "not the schema"
 
 
 def test_answer_with_a_raw_control_character_is_read_and_cleaned():
-    texts = read_answer(json.dumps(GOOD).replace("steel pan", "steel\u0001pan"), "stop", SCHEMA)
+    texts = read_answer(json.dumps(PLAIN).replace("steel pan", "steel\u0001pan"), "stop", SCHEMA)
     assert isinstance(texts, Texts)
-    assert accept(texts, None) == Texts(**GOOD)
+    assert accept(texts, None) == Texts(SPECIFIC, AGNOSTIC)
 
 
 @pytest.mark.parametrize(
     ("text", "finish_reason", "reason"),
     [
-        (json.dumps(GOOD), "length", "cut at max_tokens"),
-        (json.dumps(GOOD), None, "not finished"),
+        (json.dumps(PLAIN), "length", "cut at max_tokens"),
+        (json.dumps(PLAIN), None, "not finished"),
         ("no JSON", "stop", "not JSON"),
         ("", "stop", "not JSON"),
         ("[]", "stop", "not the schema"),
         (json.dumps({"specific": SPECIFIC}), "stop", "not the schema"),
-        (json.dumps({**GOOD, "more": "x"}), "stop", "not the schema"),
-        (json.dumps({**GOOD, "agnostic": None}), "stop", "not the schema"),
-        (json.dumps({**GOOD, "agnostic": "short"}), "stop", "not the schema"),
-        (json.dumps({**GOOD, "agnostic": "long words " * 40}), "stop", "not the schema"),
+        (json.dumps({**PLAIN, "more": "x"}), "stop", "not the schema"),
+        (json.dumps({**PLAIN, "agnostic": None}), "stop", "not the schema"),
+        (json.dumps({**PLAIN, "agnostic": "short"}), "stop", "not the schema"),
+        (json.dumps({**PLAIN, "agnostic": "long words " * 40}), "stop", "not the schema"),
     ],
 )
 def test_answer_bad_gives_the_reason(text: str, finish_reason: str | None, reason: str):
@@ -68,7 +92,7 @@ def test_accept_bad_text_gives_the_reason(specific: str, agnostic: str, reason: 
 
 def test_copies_tells_a_phrase_of_an_example():
     example = load_prompt("dual-view@1").examples[0]
-    assert copies(Texts(**GOOD), [example]) is None
+    assert copies(Texts(SPECIFIC, AGNOSTIC), [example]) is None
     copied = "for those who plan for comfort, dislike waste and cook"
     assert copies(Texts(SPECIFIC, copied), [example]) == "agnostic: copies an example"
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+from pydantic import SecretStr
 
 from semacdr.errors import EngineError, TransientError
-from semacdr.semantics.engine import MAX_TRIES, Answer, Decoding, OpenAiEngine, RequestRefusedError
+from semacdr.semantics.engine import Answer, Decoding, Endpoints, RequestRefusedError, UnansweredError
+from semacdr.semantics.openai_engine import MAX_TRIES, OpenAiEngine
+from semacdr.semantics.replicas import START_IN_FLIGHT
+from semacdr.settings import LlmSettings
 
 from .fake_openai import FakeOpenAiServer, Reply, completion, serving
 
@@ -18,9 +23,10 @@ T = TypeVar("T")
 
 def use(urls: list[str], work: Callable[[OpenAiEngine], Awaitable[T]], **changes: object) -> T:
     async def run() -> T:
-        options = {"timeout_s": 2, "local": True, **changes}
-        model = options.pop("model", "fake-llm")
-        async with OpenAiEngine(urls, model, Decoding(temperature=0, max_tokens=64), **options) as engine:
+        where = {name: changes.pop(name) for name in ("model", "api_key", "servers") if name in changes}
+        endpoints = Endpoints(**{"urls": tuple(urls), "model": "fake-llm", "local": True, **where})  # type: ignore[arg-type]
+        llm = LlmSettings(**{"request_timeout_s": 2, "patience_s": 0.5, **changes})  # type: ignore[arg-type]
+        async with OpenAiEngine(endpoints, Decoding(temperature=0, max_tokens=64), llm) as engine:
             return await work(engine)
 
     return asyncio.run(run())
@@ -31,7 +37,7 @@ def generate(engine: OpenAiEngine) -> Awaitable[Answer]:
 
 
 def test_generate_sends_what_was_asked_and_returns_the_answer(fake_server: FakeOpenAiServer):
-    answer = use([fake_server.url], generate, api_key="secret")
+    answer = use([fake_server.url], generate, api_key=SecretStr("secret"))
     assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 100, 30)
     chat = fake_server.chats[0]
     assert (chat["model"], chat["messages"], chat["seed"], chat["max_tokens"]) == ("fake-llm", MESSAGES, 3, 64)
@@ -54,7 +60,7 @@ def test_generate_gives_up_as_transient_with_the_last_fault(fake_server: FakeOpe
 
 
 def test_generate_nobody_there_is_transient():
-    with pytest.raises(TransientError, match="ConnectError"):
+    with pytest.raises(TransientError, match="no LLM endpoint is left"):
         use(["http://127.0.0.1:9/v1"], generate)
 
 
@@ -123,3 +129,109 @@ def test_cut_never_sends_a_huge_text(fake_server: FakeOpenAiServer):
 
     fake_server.behaviour = refuse
     assert use([fake_server.url], lambda engine: engine.cut("x" * 1_000_000, 10)) == "x" * 10
+
+
+def ask_many(count: int) -> Callable[[OpenAiEngine], Awaitable[list[Answer]]]:
+    async def ask(engine: OpenAiEngine) -> list[Answer]:
+        return await asyncio.gather(*(generate(engine) for _ in range(count)))
+
+    return ask
+
+
+def test_replica_that_is_not_healthy_is_taken_out_and_put_back(fake_server: FakeOpenAiServer):
+    looks = iter([False] * 3)
+    fake_server.healthy = lambda: next(looks, True)
+    fake_server.behaviour = lambda _, number: (500, {}) if number == 0 else completion()
+
+    async def work(engine: OpenAiEngine) -> int:
+        await ask_many(8)(engine)
+        assert len(fake_server.chats) < 8  # those that were not sent when it failed went to the other
+        while any(replica.out for replica in engine._replicas.members):  # noqa: ASYNC110 (nothing else to wait for)
+            await asyncio.sleep(0.01)
+        before = len(fake_server.chats)
+        await ask_many(8)(engine)
+        return len(fake_server.chats) - before
+
+    with serving(FakeOpenAiServer()) as second:
+        assert use([fake_server.url, second.url], work, concurrency=2) >= 2
+
+
+def test_replica_of_ours_is_revived_and_asked_at_its_new_url(fake_server: FakeOpenAiServer):
+    class FakeServer:
+        def revive(self, *, hung: bool) -> str:
+            return fake_server.url
+
+        def give_up(self) -> None:
+            pass
+
+    answers = use(["http://127.0.0.1:9/v1"], ask_many(3), servers=(FakeServer(),))
+    assert [answer.finish_reason for answer in answers] == ["stop"] * 3
+
+
+def test_replicas_of_ours_that_cannot_be_revived_end_the_run_with_their_reason():
+    class FakeServer:
+        def revive(self, *, hung: bool) -> str:
+            raise EngineError("the vLLM server died", found="out of memory")
+
+        def give_up(self) -> None:
+            pass
+
+    with pytest.raises(TransientError, match="out of memory"):
+        use(["http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1"], ask_many(8), servers=(FakeServer(), FakeServer()))
+
+
+def test_generate_request_that_fails_alone_is_unanswered(fake_server: FakeOpenAiServer):
+    def poison(body: dict[str, Any], _number: int) -> Reply:
+        return (500, {"error": {"message": "kernel fault"}}) if body["seed"] == 13 else completion()
+
+    async def work(engine: OpenAiEngine) -> None:
+        bad = asyncio.create_task(engine.generate(MESSAGES, SCHEMA, 13, 0.0))
+        while not bad.done():
+            await generate(engine)
+        await bad
+
+    fake_server.behaviour = poison
+    with pytest.raises(UnansweredError, match="kernel fault"):
+        use([fake_server.url], work)
+    assert sum(chat["seed"] == 13 for chat in fake_server.chats) == MAX_TRIES
+
+
+def test_generate_overloaded_server_is_asked_less_at_a_time(fake_server: FakeOpenAiServer):
+    fake_server.behaviour = lambda _, number: completion() if number >= 16 else (429, {})
+
+    async def work(engine: OpenAiEngine) -> float:
+        assert len(await ask_many(40)(engine)) == 40
+        return engine._replicas.members[0].limit
+
+    assert use([fake_server.url], work, concurrency=16) < 16
+
+
+def test_generate_server_that_stays_overloaded_is_transient(fake_server: FakeOpenAiServer):
+    fake_server.behaviour = lambda *_: (429, {"error": {"message": "quota"}})
+    with pytest.raises(TransientError, match="quota"):
+        use([fake_server.url], generate)
+
+
+def test_generate_never_has_more_in_flight_than_allowed(fake_server: FakeOpenAiServer):
+    assert len(use([fake_server.url], ask_many(50), concurrency=3)) == 50
+    assert fake_server.most_in_flight <= 3
+
+
+def test_limit_grows_to_its_bound_while_answers_are_quick(fake_server: FakeOpenAiServer):
+    async def work(engine: OpenAiEngine) -> float:
+        await ask_many(400)(engine)
+        return engine._replicas.members[0].limit
+
+    assert START_IN_FLIGHT < use([fake_server.url], work, concurrency=100, request_timeout_s=60) <= 100
+
+
+def test_generate_timeout_is_retried_elsewhere(fake_server: FakeOpenAiServer):
+    release = threading.Event()
+    fake_server.behaviour = lambda *_: completion() if release.wait(5) else (500, {})
+    with serving(FakeOpenAiServer()) as second:
+        try:
+            answers = use([fake_server.url, second.url], ask_many(2), request_timeout_s=0.3)
+        finally:
+            release.set()
+        assert len(answers) == 2
+        assert len(second.chats) == 2

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import json
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from structlog.testing import capture_logs
 
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import ConfigError, EngineError, StoreError, TransientError
 from semacdr.progress import Progress
-from semacdr.semantics import GatherReport, Responses, gather
+from semacdr.semantics import GatherReport, Inputs, Responses, gather
+from semacdr.semantics.selection import Plan, plan, select
 from semacdr.settings import LlmSettings
 
 from .conftest import make_config, write_interactions, write_items
@@ -38,8 +44,7 @@ def run(world: Path, llm: LlmSettings, config: DatasetConfig | None = None, **se
         return gather(
             config or make_config(world, **semantics),
             llm,
-            world / "items",
-            world / "interactions",
+            Inputs(world / "items", world / "interactions"),
             responses,
             world / "cache",
             Progress(),
@@ -115,6 +120,28 @@ def test_gather_invalid_answer_is_repaired_with_another_seed(
     assert first["temperature"] == 0
     assert second["temperature"] > 0
     assert first["messages"] == second["messages"]
+
+
+@pytest.mark.parametrize(
+    ("agnostic", "reason"),
+    [
+        ("devout mothers who want their evenings to be calm", "agnostic: guesses a protected trait"),
+        ("des gens qui veulent une soirée calme avec les amis et le soleil", "agnostic: another language"),
+    ],
+)
+def test_gather_text_that_breaks_a_rule_gets_a_second_try(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer, agnostic: str, reason: str
+):
+    answers = [completion({**GOOD, "agnostic": agnostic}), completion("{broken")]
+    fake_server.behaviour = lambda body, _: answers[body["seed"]]
+    report = run(world, one_at_a_time(llm), budget={"items": 1})
+    assert (report.accepted, report.failed) == (0, {reason: 1})
+    # What can be read is kept rather than what came last: its specific text is of use.
+    (record,) = Responses(world / "responses").all().collect().iter_rows(named=True)
+    assert (json.loads(record["raw"])["specific"], record["calls"]) == (GOOD["specific"], 2)
+    assert run(
+        world, one_at_a_time(llm), budget={"items": 1}, audit={"protected_trait": "warn", "language": "warn"}
+    ).accepted
 
 
 def test_gather_failure_is_kept_with_its_reason_and_not_paid_twice(
@@ -205,3 +232,116 @@ def test_gather_answers_that_cannot_be_kept_stop_the_run(world: Path, llm: LlmSe
     with pytest.raises(StoreError):
         run(world, one_at_a_time(llm))
     assert len(fake_server.chats) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "do"),
+    [
+        (401, "invalid key", "SEMACDR_LLM__API_KEY"),
+        (404, "no such model", "llm.served_name"),
+        (403, "quota", "api_key"),
+    ],
+)
+def test_gather_server_that_refuses_to_work_says_what_to_set(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer, status: int, message: str, do: str
+):
+    fake_server.served = "another"
+    fake_server.behaviour = lambda *_: (status, {"error": {"message": message}})
+    with pytest.raises(EngineError, match=do):
+        run(world, one_at_a_time(llm))
+    assert len(fake_server.chats) == 1
+
+
+def test_gather_context_shorter_than_the_prompt_says_what_to_set(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer
+):
+    fake_server.behaviour = lambda *_: (400, {"error": {"message": "maximum context length is 256 tokens"}})
+    with pytest.raises(EngineError, match=r"256 tokens[\s\S]*llm.max_model_len"):
+        run(world, one_at_a_time(llm))
+    assert len(fake_server.chats) == 2  # an item, and the harmless text that tells whether it was the item
+
+
+def test_gather_item_that_makes_the_server_fail_is_left_to_the_next_run(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer
+):
+    def fragile(body: dict[str, Any], _number: int) -> Reply:
+        return (500, {}) if "Sunset" in body["messages"][-1]["content"] else completion()
+
+    fake_server.behaviour = fragile
+    report = run(world, llm)
+    assert (report.asked, report.left_out, report.left_out_first) == (3, 1, ("films/m2",))
+    fake_server.behaviour = lambda *_: completion()
+    assert run(world, llm).asked == 1
+
+
+def test_gather_another_data_set_reuses_answers_to_the_same_items(
+    world: Path, tmp_path_factory: pytest.TempPathFactory, llm: LlmSettings, fake_server: FakeOpenAiServer
+):
+    run(world, llm)
+    other = tmp_path_factory.mktemp("other")
+    write_items(other / "items", [ITEMS[0], {**ITEMS[1], "item_id": "renamed"}, {**ITEMS[3], "title": "Ninotchka"}])
+    write_interactions(other / "interactions", {})
+    (other / "responses").symlink_to(world / "responses")
+    config = make_config(other).model_copy(update={"name": "another"})
+    config._folder = other
+    report = run(other, llm, config)
+    assert (report.reused, report.asked) == (2, 1)
+    assert fake_server.asked[-1] == "Ninotchka"
+
+
+def test_gather_disk_that_fills_up_keeps_what_was_answered(world: Path, llm: LlmSettings):
+    run(world, llm, budget={"items": 2})
+    size = next((world / "responses").glob("*.jsonl")).stat().st_size
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, limits[1]))
+    try:
+        # pytest's own capture is a file, too: no log may reach it now.
+        with pytest.raises(StoreError, match="make room"), capture_logs():
+            run(world, one_at_a_time(llm))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert run(world, llm).asked == 2
+
+
+def planned(world: Path, llm: LlmSettings, **semantics: object) -> Plan:
+    responses, config = Responses(world / "responses"), make_config(world, **semantics)
+    wanted = select(config, llm, Inputs(world / "items", world / "interactions"), responses)
+    return plan(config, llm, world / "items", responses, wanted)
+
+
+def test_plan_says_what_a_run_would_ask_and_asks_nothing(world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer):
+    before = planned(world, llm, budget={"items": 3})
+    assert (before.items, before.wanted, before.calls, before.left_out) == (4, 4, 3, 1)
+    assert (before.tokens_measured, before.seconds, before.answered_otherwise) == (False, None, 0)
+    assert before.tokens > 3 * 160
+    assert fake_server.paths == []
+    run(world, llm, budget={"items": 3})
+    after = planned(world, llm)
+    assert (after.reused, after.wanted, after.calls) == (3, 1, 1)
+    assert after.tokens_measured
+    assert after.tokens == 130
+    assert after.seconds is not None
+    assert after.seconds >= 0
+    assert planned(world, llm, budget={"tokens": 50}).tokens == 50
+
+
+def test_plan_changed_prompt_says_that_it_costs_all(world: Path, llm: LlmSettings):
+    run(world, llm)
+    assert planned(world, llm).wanted == 0
+    changed = planned(world, llm, prompt="dual-view@1")
+    assert (changed.wanted, changed.answered_otherwise, changed.reused) == (4, 4, 0)
+    assert changed.seconds is not None  # at the rate that this model has shown with the other prompt
+
+
+def test_items_that_are_new_since_the_last_run_come_before_other_cold_ones(world: Path, llm: LlmSettings):
+    last_run = world / "last"
+    last_run.mkdir()
+    known = pl.DataFrame({"domain": ["films", "food"], "item_id": ["m1", "f2"], "view": "specific"})
+    known.write_parquet(last_run / "semantics.parquet")
+    responses = Responses(world / "responses")
+    wanted = select(
+        make_config(world), llm, Inputs(world / "items", world / "interactions", last_run), responses
+    ).wanted
+    assert wanted["item_id"].to_list() == ["m2", "f2", "f1", "m1"]

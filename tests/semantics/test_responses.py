@@ -182,3 +182,85 @@ def test_responses_folder_that_is_a_file_is_a_store_error(tmp_path: Path):
     (tmp_path / "responses").write_text("")
     with pytest.raises(StoreError, match="cannot be kept"):
         Responses(tmp_path / "responses").put(record(1))
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted((folder / "segments").glob("*.parquet"))
+
+
+def test_responses_finished_journals_are_copied_once_and_read_from_the_copy(tmp_path: Path):
+    journal = filled(tmp_path)
+    assert segments(tmp_path) == []
+    first = Responses(tmp_path).get(keys(*range(5)))
+    (segment,) = segments(tmp_path)
+    before = segment.stat().st_mtime_ns
+    assert Responses(tmp_path).get(keys(*range(5))) == first == {key: record(int(key, 16)) for key in keys(*range(5))}
+    assert segments(tmp_path)[0].stat().st_mtime_ns == before
+    journal.unlink()  # who deletes a journal wants its items asked again
+    assert Responses(tmp_path).answered(keys(*range(5))) == set()
+
+
+def test_responses_digest_is_the_same_from_journal_and_copy(tmp_path: Path):
+    writer = Responses(tmp_path)
+    for number in range(5):
+        writer.put(record(number))
+    alive = Responses(tmp_path).digest(keys(*range(7)))
+    writer.close()
+    assert Responses(tmp_path).digest(keys(*range(7))) == alive
+    assert alive[0] == 5
+    assert len(segments(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+def test_responses_damaged_copy_is_made_again_and_loses_nothing(tmp_path: Path, damage: str):
+    filled(tmp_path)
+    Responses(tmp_path).answered(keys(0))
+    (segment,) = segments(tmp_path)
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes({"flipped": bytes(data), "cut": bytes(data[:-40]), "empty": b""}[damage])
+    with capture_logs() as logs:
+        assert Responses(tmp_path).answered(keys(*range(5))) == set(keys(*range(5)))
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert len(segments(tmp_path)) == 1
+
+
+def test_responses_journal_cut_after_it_was_copied_costs_its_cut_lines(tmp_path: Path):
+    journal = filled(tmp_path)
+    Responses(tmp_path).answered(keys(0))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:3]) + lines[3][:50])
+    with capture_logs() as logs:
+        assert Responses(tmp_path).answered(keys(*range(5))) == set(keys(0, 1, 2))
+    assert [entry["lines"] for entry in logs] == [1]
+    assert len(segments(tmp_path)) == 1
+
+
+def test_responses_without_room_for_copies_are_read_as_they_are(tmp_path: Path):
+    filled(tmp_path)
+    (tmp_path / "segments").write_text("a file where the folder should be")
+    assert Responses(tmp_path).answered(keys(*range(6))) == set(keys(*range(5)))
+
+
+def test_responses_writer_goes_on_in_a_new_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("semacdr.semantics.responses.JOURNAL_BYTES", 1_000)
+    filled(tmp_path, 10)
+    assert len(list(tmp_path.glob("*.jsonl"))) > 2
+    assert len(Responses(tmp_path).answered(keys(*range(10)))) == 10
+
+
+def test_responses_many_processes_that_copy_at_once_agree(tmp_path: Path):
+    for number in range(4):
+        writer = Responses(tmp_path)
+        writer.put(record(number), record(number + 100))
+        writer.close()
+    script = (
+        "import sys, pathlib, tests.semantics.test_responses as t\n"
+        "print(len(t.Responses(pathlib.Path(sys.argv[1])).answered(t.keys(*range(200)))))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(3)]
+    assert [reader.communicate()[0] for reader in readers] == ["8\n"] * 3
+    assert len(segments(tmp_path)) == 4
+    assert not list((tmp_path / "segments").glob(".*"))

@@ -12,10 +12,12 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+from structlog.testing import capture_logs
 
-from semacdr.errors import ConfigError, EngineError, TransientError
+from semacdr.errors import ConfigError, EngineError
 from semacdr.progress import Progress
-from semacdr.semantics import Responses, ServerSpec, VllmServer, assemble, gather, vllm_python
+from semacdr.semantics import Inputs, Responses, ServerSpec, VllmServer, assemble, gather, vllm_python
+from semacdr.semantics.resolve import resolve_engine, server_specs
 from semacdr.semantics.vllm_server import command, environment, group_lives
 from semacdr.settings import LlmSettings
 from semacdr.tables import check
@@ -122,14 +124,77 @@ def test_server_fake_that_dies_at_start_is_seen_at_once(tmp_path: Path):
     assert time.monotonic() - started < 10
 
 
-def test_server_fake_that_dies_at_work_is_told_with_its_log(tmp_path: Path):
-    server = VllmServer(fake_spec(tmp_path))
-    with pytest.raises(TransientError, match="exit code 3"), server:  # noqa: PT012
-        with pytest.raises(httpx.TransportError):
-            httpx.post(server.url, trust_env=False)
-        assert server._process
-        server._process.wait(10)
-        raise TransientError("no LLM endpoint answers")
+def test_server_fake_that_dies_at_start_is_started_once_more(tmp_path: Path):
+    server = VllmServer(fake_spec(tmp_path, "dies", restarts=3))
+    with pytest.raises(EngineError, match="out of memory"), capture_logs() as logs, server:
+        pass
+    assert [entry["event"] for entry in logs].count("starting vLLM") == 2
+
+
+def end_at_work(server: VllmServer) -> None:
+    with pytest.raises(httpx.TransportError):
+        httpx.post(server.url, trust_env=False)
+    assert server._process
+    server._process.wait(10)
+
+
+def test_server_fake_that_dies_at_work_is_started_anew_a_bounded_number_of_times(tmp_path: Path):
+    with VllmServer(fake_spec(tmp_path, restarts=1)) as server:
+        first = server.group
+        assert server.revive(hung=False) == server.url  # alive: left as it is
+        assert server.group == first
+        end_at_work(server)
+        url = server.revive(hung=False)
+        assert httpx.get(url, trust_env=False).is_success
+        wait_until_gone(first, 0)
+        second = server.group
+        end_at_work(server)
+        with pytest.raises(EngineError, match="exit code 3") as raised:
+            server.revive(hung=False)
+        assert str(server.log_path) in str(raised.value)
+    wait_until_gone(second, 0)
+
+
+def test_server_fake_that_hangs_is_started_anew_and_one_given_up_is_not(tmp_path: Path):
+    with VllmServer(fake_spec(tmp_path, restarts=5)) as server:
+        first = server.group
+        server.revive(hung=True)
+        assert server.group != first
+        server.give_up()
+        with pytest.raises(EngineError, match="the run has ended"):
+            server.revive(hung=True)
+
+
+def test_resolve_starts_replicas_side_by_side_and_ends_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    spec = fake_spec(tmp_path)
+    llm = LlmSettings(model=spec.model, python=spec.python, replicas=2)
+    with resolve_engine(llm, tmp_path) as endpoints:
+        servers = [server for server in endpoints.servers if isinstance(server, VllmServer)]
+        groups = [server.group for server in servers]
+        assert endpoints.urls == tuple(server.url for server in servers)
+        assert len(set(endpoints.urls)) == 2
+        assert all(httpx.get(url, trust_env=False).is_success for url in endpoints.urls)
+    for group in groups:
+        wait_until_gone(group, 0)
+
+
+def test_resolve_one_replica_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    spec = fake_spec(tmp_path, "dies")
+    with pytest.raises(EngineError, match="ended while it started"):  # noqa: SIM117 (one is raised by the other)
+        with resolve_engine(LlmSettings(model=spec.model, python=spec.python, replicas=2), tmp_path):
+            pass
+    assert processes_naming(tmp_path) == []
+
+
+def test_server_specs_give_each_replica_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("semacdr.semantics.resolve.gpus", lambda: ("2", "5"))
+    specs = server_specs(LlmSettings(model="owner/model", replicas=0), tmp_path)
+    assert [environment(spec, "")["CUDA_VISIBLE_DEVICES"] for spec in specs] == ["2", "5"]
+    assert [spec.device for spec in server_specs(LlmSettings(model="owner/model"), tmp_path)] == [None]
+    with pytest.raises(ConfigError, match="3 replicas, 2 GPUs"):
+        server_specs(LlmSettings(model="owner/model", replicas=3), tmp_path)
 
 
 PARENT = """
@@ -175,7 +240,8 @@ def test_server_command_and_environment(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     hub, folder = fake_spec(tmp_path), fake_spec(tmp_path, model=str(tmp_path))
     words = command(hub, 1234)
-    assert words[-5:] == ["--enforce-eager", "--distributed-executor-backend", "uni", "--dtype", "float32"]
+    assert {"--enforce-eager", "--no-enable-chunked-prefill"} <= set(words)
+    assert words[-2:] == ["--dtype", "float32"]
     assert "--enforce-eager" not in command(fake_spec(tmp_path, gpu=True), 1234)
     assert not any("secret" in word for word in words)
     variables = environment(hub, "secret")
@@ -193,13 +259,6 @@ def test_group_lives_tells_the_end(tmp_path: Path):
     assert not group_lives(process.pid)
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from semacdr.testing.tiny_llm import make_tiny_llm  # noqa: PLC0415 (torch takes seconds to import)
-
-    return make_tiny_llm(tmp_path_factory.mktemp("models") / "tiny-llm")
-
-
 class TestRealServer:
     pytestmark = real
 
@@ -213,7 +272,7 @@ class TestRealServer:
         config = make_config(tmp_path, max_tokens=420, budget={"items": len(titles)})
         llm = LlmSettings(model=str(tiny_model), python=vllm_python())
         responses = Responses(tmp_path / "responses")
-        inputs = (tmp_path / "items", tmp_path / "interactions", responses, tmp_path / "cache", Progress())
+        inputs = (Inputs(tmp_path / "items", tmp_path / "interactions"), responses, tmp_path / "cache", Progress())
         report = gather(config, llm, *inputs)
         assert report.asked == len(titles)
         assert report.accepted >= len(titles) // 2
@@ -224,11 +283,14 @@ class TestRealServer:
         assert (again.asked, again.reused) == (0, len(titles))
         assemble(config, llm, tmp_path / "items", responses, tmp_path / "out")
         responses.close()
-        assert check("semantics", tmp_path / "out") == {"semantics": 2 * len(titles)}
+        assert check("semantics", tmp_path / "out")["semantics"] == 2 * len(titles)
         table = pl.read_parquet(tmp_path / "out" / "semantics.parquet")
         generated = table.filter(source="generated")
-        assert generated.height == 2 * report.accepted
         assert generated["model"].str.starts_with("tiny-llm@").all()
+        # A random model keeps few of the rules; each text of it that is not kept is in the audit.
+        audit = pl.read_parquet(tmp_path / "out" / "semantics_audit.parquet").filter(action="fallback")
+        replaced = audit.unique(["domain", "item_id", "view"]).height
+        assert generated.height == table.height - replaced >= 2
 
     def test_server_is_ended_after_an_exception(self, tmp_path: Path, tiny_model: Path):
         server = VllmServer(fake_spec(tmp_path, model=str(tiny_model), python=vllm_python(), start_timeout_s=300.0))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -11,6 +12,8 @@ import polars as pl
 import pytest
 
 from semacdr import tables
+from semacdr.semantics import Record, Responses
+from semacdr.semantics.record import NAMES
 from semacdr.store import Store, rebuild_catalog
 from tests.store.actions import publish
 from tests.store.shelves import INTERACTIONS, RECOMMENDATIONS, embeddings, put
@@ -240,3 +243,25 @@ def test_table_without_a_current_version_has_only_its_version_view(store: Store)
     assert query(store, "select count(*) from embeddings_versions") == [(3,)]
     views = "select count(*) from information_schema.tables where table_name = 'embeddings'"
     assert query(store, views) == [(0,)]
+
+
+def test_answers_of_all_runs_are_a_view(store: Store):
+    assert query(store, "select count(*) from semantics_responses") == [(0,)]
+    answer = Record(
+        key="k", status="failed", reason="not JSON", model="m", revision="", prompt="p@1", text_hash="h", raw='{"naïve'
+    )
+    responses = Responses(store.responses)
+    responses.put(answer, replace(answer, key="l", spent_tokens=7))
+    rebuild_catalog(store)
+    responses.put(replace(answer, key="m"))  # after the rebuild: the view is over whatever files there are
+    responses.close()
+    journal = next(store.responses.glob("*.jsonl"))
+    with journal.open("ab") as file:
+        file.write(b'{"key": "torn')
+    rows = query(store, "select key, reason, raw, spent_tokens, journal from semantics_responses order by key")
+    assert [row[0] for row in rows] == ["k", "l", "m"]
+    assert rows[1][1:] == ("not JSON", '{"naïve', 7, journal.name)
+
+
+def test_view_of_answers_has_every_field_of_a_record():
+    assert set(tables.SemanticsResponses.columns()) == {"journal", *NAMES}
