@@ -30,8 +30,9 @@ from semacdr.store.disk import sync_file
 from semacdr.store.names import Place
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-_CUT_READS = 10
-_CUT_PAUSE_S = 0.1
+_LOOKS = 10
+_PAUSE_S = 0.1
+"""Between looks at what a network mount does not show yet."""
 
 
 class LocalBackend:
@@ -52,14 +53,14 @@ class LocalBackend:
         A network mount may show a file that is being replaced cut off where the old one ended. All of them are JSON,
         and what is none is read again for a moment.
         """
-        for _ in range(_CUT_READS):
+        for _ in range(_LOOKS):
             try:
                 data = self._read_plain(self.work / key)
             except _ABSENT:
                 return None
             if _is_json(data):
                 break
-            time.sleep(_CUT_PAUSE_S)
+            time.sleep(_PAUSE_S)
         return Stored(data, hashlib.sha256(data).hexdigest())
 
     def write(self, key: str, data: bytes, tag: str | None) -> bool:
@@ -110,6 +111,7 @@ class LocalBackend:
             # A mount over SFTP says of a place that is taken that it is not permitted; another may say what it is, and
             # not list yet what lies there.
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or _has_files(target):
+                self._wait_for_winner(place)
                 return False
             raise
         sync_file(target.parent)
@@ -198,6 +200,13 @@ class LocalBackend:
 
     def push_responses(self) -> None:
         """Do nothing: they lie in the store."""
+
+    def _wait_for_winner(self, place: Place) -> None:
+        """Wait a moment until this machine sees the version that another has published, if it is one."""
+        for _ in range(_LOOKS):
+            if place in self.versions(place.dataset, place.name):
+                return
+            time.sleep(_PAUSE_S)
 
     def _marked(self, file: str, dataset: str | None, name: str | None) -> Iterator[tuple[Place, str]]:
         """Yield the versions with this file in their folder, by data set, name and folder name."""
