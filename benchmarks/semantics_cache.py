@@ -61,7 +61,7 @@ def fill(folder: Path, count: int) -> None:
         schema_overrides={"brand": pl.String, "categories": pl.List(pl.String)},
     )
     items.write_parquet(folder / "items" / "items.parquet")
-    events = items.select("domain", "item_id").sample(count // 10, seed=0)
+    events = items.select("domain", "item_id", timestamp_s=pl.int_range(pl.len())).sample(count // 10, seed=0)
     events.write_parquet(folder / "interactions" / "interactions.parquet")
     responses, prompt = Responses(folder / "responses"), load_prompt(config().semantics.prompt)
     ids = with_keys(read_item_ids(folder / "items"), config(), identify(LLM), prompt)

@@ -63,7 +63,7 @@ def write_world(folder: Path, count: int) -> None:
         "has_text": True,
     }
     pl.DataFrame(columns).write_parquet(folder / "items" / "items.parquet")
-    events = pl.DataFrame(schema={"domain": pl.String, "item_id": pl.String})
+    events = pl.DataFrame(schema={"domain": pl.String, "item_id": pl.String, "timestamp_s": pl.Int64})
     events.write_parquet(folder / "interactions" / "interactions.parquet")
 
 

@@ -156,7 +156,7 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
         context.dataset.split,
         {name: artifact.path for name, artifact in inputs.items()},
         draft.folders["checkpoint"],
-        context.settings.threads,
+        training.Run(context.settings.threads, context.settings.cache / "training" / draft.fingerprint),
         context.progress,
     )
 
@@ -229,6 +229,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("checkpoint",),
         config=_sections("training"),
         run=_training,
+        revision=2,
     ),
     Stage(
         name="evaluation",
@@ -236,6 +237,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("evaluation",),
         config=lambda dataset: {"seed": dataset.training.seed},
         run=_evaluation,
+        revision=2,
     ),
     Stage(
         name="recommendations",
@@ -243,6 +245,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("recommendations", "user_vectors", "item_vectors"),
         config=_sections("recommendations"),
         run=_recommendations,
+        revision=2,
     ),
 )
 

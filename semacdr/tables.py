@@ -379,9 +379,10 @@ FILES: dict[str, dict[str, str]] = {
         "index.json": "each index's kind, recall, and how it came about",
     },
     "checkpoint": {
-        "model.safetensors": "the weights, and what the model knows of items",
+        "model.safetensors": "the weights, what the model knows of items, what the experts remember",
         "config.json": "the preset with its overrides, the history's length, the domains",
         "vocabulary.parquet": "`domain`, `item_id`, `item_index`; items are counted from 1",
+        "tensorboard/<fit>/events.*": "the same curves as `training_history`, for TensorBoard",
     },
 }
 """Artifact -> what else lies in its folder, and what it holds."""

@@ -26,7 +26,7 @@ from semacdr.reader import StoreReader
 from semacdr.store import Draft, Store
 from semacdr.tables import View
 from semacdr.testing.toy import Toy, write_toy
-from semacdr.training import train
+from semacdr.training import Run, train
 
 TINY = {"dim": 8, "num_blocks": 1, "batch_users": 16, "max_epochs": 1, "learning_rate": 5e-3}
 METRICS = pl.DataFrame(
@@ -63,7 +63,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = write_toy(folder, Toy(num_users=20, items_per_domain=12, events_per_user=6))
     (folder / "index").mkdir()
     build(folders["embeddings"], folder / "index", Index(), Progress())
-    train(Training(overrides=TINY), Split(max_length=12), folders, folder / "checkpoint", 1, Progress())
+    train(Training(overrides=TINY), Split(max_length=12), folders, folder / "checkpoint", Run(1), Progress())
     (folder / "evaluation").mkdir()
     METRICS.write_parquet(folder / "evaluation" / "evaluation.parquet")
     RANKS.write_parquet(folder / "evaluation" / "evaluation_ranks.parquet")

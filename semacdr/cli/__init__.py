@@ -10,7 +10,7 @@ import click
 from semacdr import __version__
 from semacdr.cli.aliases import promote, rollback
 from semacdr.cli.artifacts import artifacts, diff, lineage, show
-from semacdr.cli.pipeline import doctor, run
+from semacdr.cli.pipeline import doctor, run, tune
 from semacdr.cli.query import sql
 from semacdr.cli.semantics import semantics
 from semacdr.cli.upkeep import catalog, prune, verify
@@ -18,7 +18,7 @@ from semacdr.errors import SemacdrError
 from semacdr.logs import configure_logging
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Make": (run, semantics, doctor),
+    "Make": (run, semantics, tune, doctor),
     "Look": (artifacts, show, diff, lineage, sql),
     "Point at": (promote, rollback),
     "Keep in order": (verify, prune, catalog),

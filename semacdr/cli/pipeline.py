@@ -1,10 +1,12 @@
-"""Commands that make something: ``run``; and ``doctor``, which tells whether they can."""
+"""Commands that make something: ``run``, ``tune``; and ``doctor``, which tells whether they can."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 from rich.markup import escape
@@ -14,6 +16,7 @@ from semacdr.cli.options import STORE_OPTION
 from semacdr.dataset import load_dataset
 from semacdr.doctor import examine
 from semacdr.pipeline import STAGES, Context, check_dataset, find_stage, outlook, plan_semantics, refreshable
+from semacdr.progress import Progress
 from semacdr.report import summarize
 from semacdr.semantics import Plan
 from semacdr.settings import load_settings
@@ -64,6 +67,33 @@ def run(
         nightly(dataset, store=settings.store, only=only, refresh=list(refresh), retries=0)
     if only is None:
         summarize(Store(settings.store, settings.cache), config, open_console())
+
+
+@click.command()
+@click.argument("dataset")
+@STORE_OPTION
+@click.option("--preset", help="Search this preset.  [default: the data set's]")
+@click.option("--trials", type=int, default=10, show_default=True, help="Configurations to try.")
+@click.option("--study", type=click.Path(path_type=Path), help="The study's file.  [default: beside the artifacts]")
+def tune(dataset: str, store: str | None, preset: str | None, trials: int, study: Path | None) -> None:
+    """Search for hyper-parameters of DATASET's model on validation; test targets are never read.
+
+    The study keeps every trial, and the next search of the same preset goes on with it. Prints the best overrides as
+    a line of the data set's TOML.
+    """
+    from semacdr.training import Run  # noqa: PLC0415 (torch takes seconds to import)
+    from semacdr.training.search import search  # noqa: PLC0415
+
+    settings = load_settings(store=store)
+    config = load_dataset(dataset, settings.datasets)
+    check_dataset(config)
+    training = config.training.model_copy(update={"preset": preset or config.training.preset})
+    opened = Store(settings.store, settings.cache)
+    folders = {name: opened.get(config.name, name).path for name in ("items", "sequences", "embeddings")}
+    beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)
+    study = study or beside / "studies" / f"{config.name}-{training.preset}.log"
+    best = search(training, config.split, folders, study, Run(settings.threads), Progress(), trials)
+    click.echo(f"overrides = {{ {', '.join(f'{key} = {json.dumps(value)}' for key, value in best.items())} }}")
 
 
 @click.command()

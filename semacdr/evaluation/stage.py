@@ -111,11 +111,10 @@ def _evaluate(inputs: Mapping[str, Path], output: Path, seed: int, progress: Pro
 
 def _scorers(loaded: LoadedModel, events: Events, queries: Queries, interactions: pl.DataFrame) -> dict[str, Scorer]:
     cut_s = _test_cut_s(events)
-    states = loaded.user_states(events, queries)
     everything = popularity(interactions, loaded.vocabulary, before_s=cut_s)
     recent = popularity(interactions, loaded.vocabulary, before_s=cut_s, since_s=cut_s - RECENT_DAYS * SECONDS_PER_DAY)
     return {
-        loaded.config.preset: lambda chosen, domain: loaded.scores(states, chosen, domain),
+        loaded.config.preset: loaded.scorer(events, queries),
         POPULARITY: popularity_scorer(everything, loaded.vocabulary),
         RECENT_POPULARITY: popularity_scorer(recent, loaded.vocabulary),
     }

@@ -1,6 +1,7 @@
 """The checkpoint: weights, config and vocabulary in a folder, loaded with one call and no training code.
 
-    model.safetensors    parameters, and what the model knows of items (domain, support, text vectors in half precision)
+    model.safetensors    parameters, what the model knows of items (domain, support, half-precision text vectors), and
+                         what the experts remember (the fit's events, the titles' TF-IDF) with their gate
     config.json          the preset with its overrides, the history's length, versions
     vocabulary.parquet   domain, item_id, item_index
 
@@ -24,13 +25,16 @@ from torch import Tensor
 
 from semacdr.errors import DataError, StoreError, close_names, examples
 from semacdr.model.config import ModelConfig
-from semacdr.model.histories import Events, IntArray, Queries, query_batches
+from semacdr.model.experts import column_names, memory_of, memory_tensors
+from semacdr.model.gate import ScoreGate
+from semacdr.model.histories import Events, Queries, query_batches
 from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors
+from semacdr.model.scorer import FinalScorer, Scoring
 from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.vocabulary import COLUMNS, Vocabulary
 from semacdr.tables import CONTRACT_VERSIONS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
 _REDO = "restore the artifact, or run the training stage again"
 
@@ -48,17 +52,18 @@ class LoadedModel:
     """Events of a history that the model looks back on."""
     details: Mapping[str, Any]
     """What training wrote down, such as ``best_epoch``."""
+    scoring: Scoring | None
+    """The experts and their gate; None: the preset has none."""
 
     @torch.inference_mode()
     def user_states(self, events: Events, queries: Queries, batch_size: int = 512) -> UserStates:
         """Return the users' vectors at the queries, in their order."""
         return user_states(self.model, self.items, events, queries, max_length=self.max_length, batch_size=batch_size)
 
-    @torch.inference_mode()
-    def scores(self, states: UserStates, chosen: IntArray, domain: int) -> Tensor:
-        """Return scores of all items of a domain for some of the queries."""
-        start, stop = self.vocabulary.bounds[domain]
-        return states.vector_QD[torch.from_numpy(chosen)] @ self.items.vector_RD[start:stop].T
+    def scorer(self, events: Events, queries: Queries, states: UserStates | None = None) -> FinalScorer:
+        """Return what scores a domain's items for some of the queries; ``states`` saves computing them again."""
+        states = states or self.user_states(events, queries)
+        return FinalScorer(states.vector_QD, self.items.vector_RD, events, queries, self.vocabulary, self.scoring)
 
     def check_items(self, items: pl.DataFrame) -> None:
         """Refuse an ``items`` table with other items than the model's.
@@ -87,11 +92,14 @@ def user_states(
     device = items.vector_RD.device
     vector_QD = torch.zeros(len(queries), items.vector_RD.shape[1])
     weight_Q3 = torch.zeros(len(queries), 3)
+    source_QD, target_QD = torch.zeros_like(vector_QD), torch.zeros_like(vector_QD)
     for chosen, batch in query_batches(events, queries, max_length, batch_size):
         states = model.user_states(items.vector_RD, batch.to(device))
         vector_QD[torch.from_numpy(chosen)] = states.vector_QD.cpu()
         weight_Q3[torch.from_numpy(chosen)] = states.weight_Q3.cpu()
-    return UserStates(vector_QD, weight_Q3)
+        source_QD[torch.from_numpy(chosen)] = states.source_QD.cpu()
+        target_QD[torch.from_numpy(chosen)] = states.target_QD.cpu()
+    return UserStates(vector_QD, weight_Q3, source_QD=source_QD, target_QD=target_QD)
 
 
 @torch.inference_mode()
@@ -110,6 +118,7 @@ def save_checkpoint(
     *,
     max_length: int,
     details: Mapping[str, Any],
+    scoring: Scoring | None = None,
 ) -> None:
     """Write a model into a folder; the store makes the publication atomic."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,6 +126,9 @@ def save_checkpoint(
         name: (value.half() if name.endswith("_text") else value).contiguous()
         for name, value in model.state_dict().items()
     }
+    if scoring is not None:
+        tensors |= {f"gate.{name}": value.contiguous() for name, value in scoring.gate.state_dict().items()}
+        tensors |= {f"memory.{name}": value for name, value in memory_tensors(scoring.memory).items()}
     save_file(tensors, folder / WEIGHTS_FILE)
     record = {
         "format_version": FORMAT_VERSION,
@@ -149,6 +161,7 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> LoadedModel:
         ) from error
     vocabulary = _read_vocabulary(folder / VOCABULARY_FILE, record)
     tensors = _read_tensors(folder / WEIGHTS_FILE)
+    scoring = _scoring(folder / WEIGHTS_FILE, config, vocabulary, tensors)
     model = _build(folder / WEIGHTS_FILE, config, vocabulary, tensors)
     model.to(device)
     return LoadedModel(
@@ -158,7 +171,32 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> LoadedModel:
         items=encode_all_items(model),
         max_length=int(record["max_length"]),
         details=record["details"],
+        scoring=scoring,
     )
+
+
+def _scoring(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: dict[str, Tensor]) -> Scoring | None:
+    """Take the experts' tensors out of the rest."""
+    parts = {
+        prefix: {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+        for prefix in ("gate.", "memory.")
+    }
+    if not config.experts:
+        return None
+    gate = ScoreGate(1 + len(column_names(config.experts)), len(vocabulary.domains))
+    try:
+        gate.load_state_dict(parts["gate."])
+        memory = memory_of(parts["memory."], vocabulary)
+    except (KeyError, RuntimeError) as error:
+        raise StoreError(f"{path}: the experts do not fit {CONFIG_FILE}", found=error, do=_REDO) from error
+    if memory.title.shape[0] != vocabulary.num_items + 1 or memory.item.max(initial=0) > vocabulary.num_items:
+        raise StoreError(
+            f"{path} does not fit {VOCABULARY_FILE}",
+            found=f"titles of {memory.title.shape[0] - 1} items",
+            expected=f"{vocabulary.num_items} items",
+            do=_REDO,
+        )
+    return Scoring.of(config.experts, memory, gate.requires_grad_(requires_grad=False))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -31,6 +31,15 @@ class Thread(StrEnum):
     MIXED = "mixed"
 
 
+class Expert(StrEnum):
+    """A scorer without weights of its own, from memory alone (``experts.py``); the order is that of its columns."""
+
+    POPULARITY = "popularity"
+    TRANSITIONS = "transitions"
+    TITLE = "title"
+    SEMANTICS = "semantics"
+
+
 class ModelConfig(Frozen):
     """One model and how it is fitted. Defaults are those of the preset ``semacdr``."""
 
@@ -39,17 +48,33 @@ class ModelConfig(Frozen):
 
     views: tuple[ItemView, ...] = Field(default=tuple(ItemView), min_length=1)
     """Views that an item's vector is made of."""
-    item_fusion: Literal["gate", "mean"] = "gate"
-    """How the views become one vector: a learned gate that knows the item's support, or their mean."""
+    item_fusion: Literal["gate", "mean", "sum", "concat"] = "gate"
+    """How the views become one vector: a learned gate that knows the item's support, their mean, their sum, or a
+    linear map of them side by side."""
+    whitening: Literal["pca", "none"] = "pca"
+    """Text vectors whitened on the items that training may see, or as the encoder gave them."""
     centring: float = Field(default=1.0, ge=0, le=1)
     """Share of a domain's own mean that is taken out of the agnostic view, so that it tells domains apart less."""
+    adapter_rank: int = Field(default=8, ge=0)
+    """Rank of each domain's own addition to the shared projection of the specific view; 0: none."""
     id_dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of items whose ID is hidden in a training step, so that an item without one is nothing unusual."""
 
     threads: tuple[Thread, ...] = Field(default=tuple(Thread), min_length=1)
     """Histories that a user's vector is made of."""
-    sequence_fusion: Literal["gate", "mean"] = "gate"
-    """How the threads become one vector: a learned gate that knows support and recency, or their mean."""
+    sequence_fusion: Literal["gate", "mean", "sum", "concat"] = "gate"
+    """How the threads become one vector: a learned gate that knows support and recency, their mean, their sum, or a
+    linear map of them side by side."""
+    cross_attention: bool = True
+    """The target's state also reads the other states through a gate that starts shut."""
+    backbone: Literal["shared", "towers"] = "shared"
+    """One encoder for all threads, or one for each."""
+    block: Literal["sasrec", "ligr"] = "sasrec"
+    """Plain residuals, or gated ones around attention and SwiGLU (eSASRec)."""
+    position: Literal["learned", "rope", "rope+time"] = "rope"
+    """How order is told: a vector per place, rotation, or rotation and a bias by the logarithm of the time between."""
+    domain_price: bool = False
+    """Looking from one domain to another costs a learned amount of attention (no gain seen: docs/log.md)."""
     dim: int = Field(default=64, ge=4)
     """Width of item and user vectors."""
     num_blocks: int = Field(default=2, ge=1)
@@ -61,10 +86,30 @@ class ModelConfig(Frozen):
     max_length: int | None = Field(default=None, ge=1)
     """Events looked back on, at most the data set's ``split.max_length``; None: as many as that."""
 
+    experts: tuple[Expert, ...] = tuple(Expert)
+    """Score experts beside the trained score; empty: the trained score alone, without a gate."""
+    cold_boost: float = Field(default=0.5, ge=0)
+    """Added to the final score of items without training events, where there is a gate (in nats). The gate's fit gives
+    them what is likely, which shows few of them; this pays a little of the overall score for showing more."""
+
+    loss: Literal["softmax", "sampled", "gbce", "bce"] = "sampled"
+    """Over all items of the target's domain; over ``negatives`` of them; gBCE with as many; BCE with one."""
+    negatives: int = Field(default=1024, ge=1)
+    """Uniform negatives of a domain and step, shared by its positions (BCE draws its one from them); a smaller domain
+    gives all its items."""
+    log_q: bool = True
+    """Sampled negatives count for all that they stand for."""
+    gbce_calibration: float = Field(default=0.75, ge=0, le=1)
+    """t of gBCE (Petrov and Macdonald 2023, gSASRec, section 4.3)."""
+
     alignment_weight: float = Field(default=0.1, ge=0)
     """Weight of the InfoNCE loss between an item's two texts; 0: off."""
     uniformity_weight: float = Field(default=0.05, ge=0)
     """Weight of the loss that spreads the items of a domain over the sphere; 0: off."""
+    domain_alignment_weight: float = Field(default=0.05, ge=0)
+    """Weight of the InfoNCE loss between agnostic vectors of items of two domains that one user took near in time."""
+    user_alignment_weight: float = Field(default=0.05, ge=0)
+    """Weight of the InfoNCE loss between the source and the target state of users who have both."""
     contrastive_items: int = Field(default=512, ge=2)
     """Items drawn in a step for the two contrastive losses."""
     duplicate_cosine: float = Field(default=0.9, gt=0, le=1)
@@ -92,12 +137,27 @@ class ModelConfig(Frozen):
 
     @model_validator(mode="after")
     def _possible(self) -> "ModelConfig":
-        for name, values in (("views", self.views), ("threads", self.threads)):
+        for name, values in (("views", self.views), ("threads", self.threads), ("experts", self.experts)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} names one twice")
         if self.dim % (2 * self.num_heads):
             raise ValueError("dim must be a multiple of twice num_heads: positions rotate pairs within a head")
         return self
+
+    @property
+    def reads_across(self) -> bool:
+        """The target's state is there to read other states, and cross-attention is on."""
+        return self.cross_attention and Thread.TARGET in self.threads and len(self.threads) > 1
+
+    @property
+    def aligns_users(self) -> bool:
+        """Both states are there to be aligned, and alignment is on."""
+        return self.user_alignment_weight > 0 and {Thread.TARGET, Thread.SOURCE} <= set(self.threads)
+
+    @property
+    def aligns_domains(self) -> bool:
+        """The agnostic view is there to be aligned across domains, and alignment is on."""
+        return self.domain_alignment_weight > 0 and ItemView.AGNOSTIC in self.views
 
     @property
     def aligns_views(self) -> bool:

@@ -1,4 +1,4 @@
-"""Contrastive regularisation of item vectors: the two texts of an item agree, and the items of a domain spread out."""
+"""Contrastive regularisation: two sides of one thing agree, and the items of a domain spread out."""
 
 # Shapes: S sampled items, D model width, E encoder width.
 
@@ -27,15 +27,25 @@ class ViewAlignment(nn.Module):
         duplicate_SS: Bool[Tensor, "sampled sampled"],
     ) -> Float[Tensor, ""]:
         """Return the loss; pairs marked as duplicates are no negatives."""
-        low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
-        temperature = self.log_temperature.clamp(low, high).exp()
-        normalise = nn.functional.normalize
-        logit_SS = normalise(agnostic_SD, dim=1) @ normalise(specific_SD, dim=1).T / temperature
-        itself_SS = torch.eye(len(logit_SS), dtype=torch.bool, device=logit_SS.device)
-        logit_SS = logit_SS.masked_fill(duplicate_SS & ~itself_SS, -torch.inf)
-        at_itself_S = torch.arange(len(logit_SS), device=logit_SS.device)
-        cross_entropy = nn.functional.cross_entropy
-        return (cross_entropy(logit_SS, at_itself_S) + cross_entropy(logit_SS.T, at_itself_S)) / 2
+        return info_nce(agnostic_SD, specific_SD, duplicate_SS, self.log_temperature)
+
+
+def info_nce(
+    one_SD: Float[Tensor, "sampled dim"],
+    other_SD: Float[Tensor, "sampled dim"],
+    same_SS: Bool[Tensor, "sampled sampled"],
+    log_temperature: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Return -log of a pair's share among all pairs, both ways (van den Oord et al. 2018, equation 4)."""
+    low, high = (math.log(bound) for bound in TEMPERATURE_RANGE)
+    temperature = log_temperature.clamp(low, high).exp()
+    normalise = nn.functional.normalize
+    logit_SS = normalise(one_SD, dim=1) @ normalise(other_SD, dim=1).T / temperature
+    itself_SS = torch.eye(len(logit_SS), dtype=torch.bool, device=logit_SS.device)
+    logit_SS = logit_SS.masked_fill(same_SS & ~itself_SS, -torch.inf)
+    at_itself_S = torch.arange(len(logit_SS), device=logit_SS.device)
+    cross_entropy = nn.functional.cross_entropy
+    return (cross_entropy(logit_SS, at_itself_S) + cross_entropy(logit_SS.T, at_itself_S)) / 2
 
 
 def near_duplicates(raw_SE: Float[Tensor, "sampled encoder"], cosine: float) -> Bool[Tensor, "sampled sampled"]:
@@ -54,3 +64,21 @@ def uniformity(vector_SD: Float[Tensor, "sampled dim"], domain_S: Int[Tensor, " 
         return vector_SD.new_zeros(())
     among_pairs_SS = (-UNIFORMITY_SHARPNESS * squared_SS).masked_fill(~pair_SS, -torch.inf)
     return among_pairs_SS.flatten().logsumexp(dim=0) - math.log(num_pairs)
+
+
+class Agreement(nn.Module):
+    """InfoNCE between two sides of the same things, both ways, in a space of its own, with a learned temperature."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, dim, bias=False)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE_START)))
+
+    def forward(
+        self,
+        one_SD: Float[Tensor, "sampled dim"],
+        other_SD: Float[Tensor, "sampled dim"],
+        same_SS: Bool[Tensor, "sampled sampled"],
+    ) -> Float[Tensor, ""]:
+        """Return the loss; pairs marked as the same thing are no negatives."""
+        return info_nce(self.project(one_SD), self.project(other_SD), same_SS, self.log_temperature)

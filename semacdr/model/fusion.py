@@ -1,6 +1,6 @@
 """Adaptive fusion: how much of a user's target, source and mixed history goes into what is predicted."""
 
-# Shapes: Q queries, D model width, N domains, 3 threads in the order of ``Thread``, S facts about the support.
+# Shapes: Q queries, D model width, N domains, 3 threads in the order of ``Thread``, S facts of support, C states.
 
 from typing import Literal
 
@@ -37,14 +37,17 @@ class SourceMix(nn.Module):
 class ThreadFusion(nn.Module):
     """Weighs the three threads of a query."""
 
-    def __init__(self, dim: int, kind: Literal["gate", "mean"]) -> None:
+    def __init__(self, dim: int, kind: Literal["gate", "mean", "sum", "concat"]) -> None:
         super().__init__()
         self.kind = kind
-        last = nn.Linear(dim, len(Thread))
-        # It starts at 0: at first every history that is there counts alike.
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.gate = nn.Sequential(nn.Linear(len(Thread) * dim + NUM_FACTS, dim), nn.GELU(), last)
+        if kind == "gate":
+            last = nn.Linear(dim, len(Thread))
+            # It starts at 0: at first every history that is there counts alike.
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.gate = nn.Sequential(nn.Linear(len(Thread) * dim + NUM_FACTS, dim), nn.GELU(), last)
+        if kind == "concat":
+            self.joint = nn.Linear(len(Thread) * dim, dim)
 
     def forward(
         self,
@@ -52,10 +55,42 @@ class ThreadFusion(nn.Module):
         usable_Q3: Bool[Tensor, "queries 3"],
         facts_QS: Float[Tensor, "queries facts"],
     ) -> tuple[Float[Tensor, "queries dim"], Float[Tensor, "queries 3"]]:
-        """Return the fused state and the threads' weights; zeros where no thread is usable."""
+        """Return the fused state and the threads' weights; no thread usable: zeros, but for ``concat``.
+
+        Without a gate the weights tell only which threads are there.
+        """
         if self.kind == "gate":
             logit_Q3 = self.gate(torch.cat([state_Q3D.flatten(1), facts_QS], dim=1))
         else:
             logit_Q3 = torch.zeros_like(usable_Q3, dtype=state_Q3D.dtype)
         weight_Q3 = masked_softmax(logit_Q3, usable_Q3)
-        return (weight_Q3[:, :, None] * state_Q3D).sum(dim=1), weight_Q3
+        if self.kind == "concat":
+            return self.joint((state_Q3D * usable_Q3[:, :, None]).flatten(1)), weight_Q3
+        share_Q3 = usable_Q3.to(state_Q3D.dtype) if self.kind == "sum" else weight_Q3
+        return (share_Q3[:, :, None] * state_Q3D).sum(dim=1), weight_Q3
+
+
+class GatedCrossAttention(nn.Module):
+    """The target's state reads the other states; what it reads passes a gate that starts at 0: as if it were not there.
+
+    tanh(gamma) W_o attention(target <- others), gamma = 0 at first (Flamingo: Alayrac et al. 2022, section 2.2).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self,
+        target_QD: Float[Tensor, "queries dim"],
+        state_QCD: Float[Tensor, "queries states dim"],
+        usable_QC: Bool[Tensor, "queries states"],
+    ) -> Float[Tensor, "queries dim"]:
+        """Return what is added to the fused state; zeros where no state is usable."""
+        logit_QC = (self.key(state_QCD) @ self.query(target_QD)[:, :, None])[:, :, 0] / target_QD.shape[1] ** 0.5
+        read_QD = (masked_softmax(logit_QC, usable_QC)[:, :, None] * state_QCD).sum(dim=1)
+        added_QD: Tensor = torch.tanh(self.gate) * self.out(read_QD) * usable_QC.any(dim=1, keepdim=True)
+        return added_QD

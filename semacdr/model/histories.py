@@ -8,6 +8,7 @@ one timestamp therefore never see each other as query and history.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,15 @@ PART_CODE = {part: code for code, part in enumerate(Part)}
 """The parts in their order in time."""
 
 IntArray = npt.NDArray[np.int64]
+
+
+class Visibility(StrEnum):
+    """What an event's history holds, as the protocol rules."""
+
+    EARLIER_IN_TIME = "gts"
+    """Events with a strictly earlier timestamp."""
+    EARLIER_IN_ORDER = "loo"
+    """Every event before it in the stated order: a third of adjacent ones share their day (research 3.1b)."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,12 @@ class Events:
         fresh[self.offsets[:-1][np.diff(self.offsets) > 0]] = True
         return np.maximum.accumulate(np.where(fresh, index, 0)).astype(np.int64)
 
+    def history_stop(self, visibility: Visibility) -> IntArray:
+        """Return where each event's history ends: the user's events before that position are seen."""
+        if visibility is Visibility.EARLIER_IN_ORDER:
+            return np.arange(len(self.item), dtype=np.int64)
+        return self.first_of_its_time()
+
 
 @dataclass(frozen=True)
 class Queries:
@@ -113,6 +129,13 @@ class HistoryBatch:
     def to(self, device: torch.device) -> "HistoryBatch":
         """Return the batch on a device."""
         return HistoryBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def ragged(first: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
+    """Return all of ``range(first[n], stop[n])`` in one row after the other, and the ``n`` of each."""
+    size = stop - first
+    row = np.repeat(np.arange(len(size)), size)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size) + np.repeat(first, size)
 
 
 def read_events(folder: Path, vocabulary: Vocabulary) -> Events:
@@ -162,12 +185,12 @@ def events_of(sequences: pl.DataFrame, vocabulary: Vocabulary) -> Events:
     )
 
 
-def queries_of_targets(events: Events, part: Part) -> Queries:
+def queries_of_targets(events: Events, part: Part, visibility: Visibility = Visibility.EARLIER_IN_TIME) -> Queries:
     """Return one query per target of a part, at the target's own time."""
     chosen = np.flatnonzero(events.is_target & (events.part == PART_CODE[part]))
     return Queries(
         user=events.user[chosen],
-        stop=events.first_of_its_time()[chosen],
+        stop=events.history_stop(visibility)[chosen],
         domain=events.domain[chosen],
         time_s=events.time_s[chosen],
         item=events.item[chosen],

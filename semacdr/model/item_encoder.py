@@ -42,20 +42,33 @@ class ItemVectors:
 
 
 class Projection(nn.Module):
-    """A whitened text vector in the model's width: LN(W2 GELU(W1 z) + W z)."""
+    """A text vector in the model's width: LN(W2 GELU(W1 z) + W z + B_d A_d z), d being the item's domain.
 
-    def __init__(self, whitened_dim: int, dim: int) -> None:
+    The last term is each domain's own addition of low rank (Hu et al. 2021, LoRA, section 4.1); B_d starts at 0.
+    """
+
+    def __init__(self, text_dim: int, dim: int, rank: int, num_domains: int) -> None:
         super().__init__()
-        # The hidden layer and the skip are one matrix: they read the same large input.
-        self.hidden_and_skip = nn.Linear(whitened_dim, 2 * dim)
+        self.rank, self.num_domains = rank, num_domains
+        # All that reads the text is one matrix, the adapters' first halves too: one product over a large input.
+        self.hidden_and_skip = nn.Linear(text_dim, 2 * dim + rank * num_domains)
         self.out = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
+        if rank:
+            self.adapter = nn.Linear(rank * num_domains, dim, bias=False)
+            nn.init.zeros_(self.adapter.weight)
 
-    def forward(self, z_RK: Float[Tensor, "rows whitened"]) -> Float[Tensor, "rows dim"]:
+    def forward(self, z_RK: Float[Tensor, "rows text"], domain_R: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
         """Return the projected vectors."""
-        hidden_RD, skip_RD = self.hidden_and_skip(z_RK).chunk(2, dim=1)
-        projected: Tensor = self.norm(self.out(nn.functional.gelu(hidden_RD)) + skip_RD)
-        return projected
+        dim = self.out.in_features
+        read = self.hidden_and_skip(z_RK)
+        projected = self.out(nn.functional.gelu(read[:, :dim])) + read[:, dim : 2 * dim]
+        if self.rank:
+            own_RN = nn.functional.one_hot(domain_R, self.num_domains).to(read.dtype)
+            low = read[:, 2 * dim :].view(-1, self.num_domains, self.rank) * own_RN[:, :, None]
+            projected = projected + self.adapter(low.flatten(1))
+        normed: Tensor = self.norm(projected)
+        return normed
 
 
 class ItemEncoder(nn.Module):
@@ -77,15 +90,19 @@ class ItemEncoder(nn.Module):
             whitened_I1K, present_I1 = catalogue.text[view]
             self.register_buffer(f"{view}_text", whitened_I1K)
             self.register_buffer(f"{view}_present", present_I1)
-            self.projections[view] = Projection(whitened_I1K.shape[1], config.dim)
+            rank = config.adapter_rank if view is ItemView.SPECIFIC else 0
+            self.projections[view] = Projection(whitened_I1K.shape[1], config.dim, rank, self.num_domains)
         if ItemView.ID in config.views:
             self.ids = nn.Embedding(len(catalogue.domain_I1), config.dim, padding_idx=0)
             nn.init.normal_(self.ids.weight, std=ID_STD)
             with torch.no_grad():
                 self.ids.weight[0] = 0
-        self.gate = nn.Linear(2 * config.dim + 1 + self.num_domains, len(ItemView))
-        nn.init.zeros_(self.gate.weight)
-        nn.init.zeros_(self.gate.bias)
+        if config.item_fusion == "gate":
+            self.gate = nn.Linear(2 * config.dim + 1 + self.num_domains, len(ItemView))
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
+        if config.item_fusion == "concat":
+            self.joint = nn.Linear(len(ItemView) * config.dim, config.dim)
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, item_R: Int[Tensor, " rows"]) -> ItemVectors:
@@ -103,23 +120,27 @@ class ItemEncoder(nn.Module):
         else:
             logit_R3 = torch.zeros_like(present_R3, dtype=id_RD.dtype)
         weight_R3 = masked_softmax(logit_R3, present_R3)
-        fused_RD = self.norm((weight_R3[:, :, None] * views_R3D).sum(dim=1))
-        return ItemVectors(fused_RD, weight_R3, views_R3D[:, 0], views_R3D[:, 1])
+        if self.config.item_fusion == "concat":
+            fused_RD = self.joint((views_R3D * present_R3[:, :, None]).flatten(1))
+        else:
+            share_R3 = present_R3.to(id_RD.dtype) if self.config.item_fusion == "sum" else weight_R3
+            fused_RD = (share_R3[:, :, None] * views_R3D).sum(dim=1)
+        return ItemVectors(self.norm(fused_RD), weight_R3, views_R3D[:, 0], views_R3D[:, 1])
 
     def _text(
         self, view: ItemView, item_R: Int[Tensor, " rows"]
     ) -> tuple[Float[Tensor, "rows dim"], Bool[Tensor, " rows"]]:
         if view not in self.projections:
             absent_R = torch.zeros_like(item_R, dtype=torch.bool)
-            return self.gate.weight.new_zeros(len(item_R), self.config.dim), absent_R
+            return self.norm.weight.new_zeros(len(item_R), self.config.dim), absent_R
         z_RK, present_R = self.get_buffer(f"{view}_text")[item_R], self.get_buffer(f"{view}_present")[item_R]
-        return self.projections[view](z_RK) * present_R[:, None], present_R
+        return self.projections[view](z_RK, self.domain_I1[item_R]) * present_R[:, None], present_R
 
     def _id(
         self, item_R: Int[Tensor, " rows"], support_R: Int[Tensor, " rows"], has_text_R: Bool[Tensor, " rows"]
     ) -> tuple[Float[Tensor, "rows dim"], Bool[Tensor, " rows"]]:
         if ItemView.ID not in self.config.views:
-            return self.gate.weight.new_zeros(len(item_R), self.config.dim), torch.zeros_like(has_text_R)
+            return self.norm.weight.new_zeros(len(item_R), self.config.dim), torch.zeros_like(has_text_R)
         has_id_R = support_R > 0
         if self.training and self.config.id_dropout:
             hidden_R = torch.rand(len(item_R), device=item_R.device) < self.config.id_dropout

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semacdr.errors import DataError
-from semacdr.model.histories import Events, IntArray, Queries
+from semacdr.model.histories import Events, IntArray, Queries, ragged
 from semacdr.model.vocabulary import Vocabulary
 
 CHUNK_SCORES = 2_000_000
@@ -58,14 +58,14 @@ def rank_targets(
     top = np.zeros((len(queries), keep), np.int64) if keep else None
     for domain, (start, stop) in enumerate(vocabulary.bounds):
         permutation = np.random.default_rng([seed, domain]).permutation(stop - start)
-        for chosen in _chunks(np.flatnonzero(queries.domain == domain), CHUNK_SCORES // (stop - start)):
+        for chosen in chunks(np.flatnonzero(queries.domain == domain), CHUNK_SCORES // (stop - start)):
             score_QI = scorer(chosen, domain)
             if not torch.isfinite(score_QI).all():
                 raise DataError(
                     f"scores of domain {vocabulary.domains[domain]} are not finite",
                     do="train again with a lower learning_rate",
                 )
-            row, column = _history(events, queries, chosen, domain)
+            row, column = histories_of(events, queries, chosen, domain)
             own_Q1 = torch.from_numpy(queries.item[chosen] - start)[:, None]
             target_Q1 = score_QI.gather(1, own_Q1)
             score_QI = score_QI.index_put((torch.from_numpy(row), torch.from_numpy(column - start)), _LOWEST)
@@ -84,17 +84,16 @@ def rank_targets(
 _LOWEST = torch.tensor(-torch.inf)
 
 
-def _chunks(chosen: IntArray, size: int) -> Iterator[IntArray]:
+def chunks(chosen: IntArray, size: int) -> Iterator[IntArray]:
+    """Yield positions a few at a time, at least one."""
     for start in range(0, len(chosen), max(1, size)):
         yield chosen[start : start + max(1, size)]
 
 
-def _history(events: Events, queries: Queries, chosen: IntArray, domain: int) -> tuple[IntArray, IntArray]:
-    """Rows and items of what the users had in the domain before their queries."""
+def histories_of(events: Events, queries: Queries, chosen: IntArray, domain: int) -> tuple[IntArray, IntArray]:
+    """Return rows and items of what the users had in the domain before their queries."""
     first, stop = events.offsets[queries.user[chosen]], queries.stop[chosen]
-    row = np.repeat(np.arange(len(chosen)), stop - first)
-    index = np.arange(len(row)) - np.repeat(np.cumsum(stop - first) - (stop - first), stop - first)
-    index = index + np.repeat(first, stop - first)
+    row, index = ragged(first, stop)
     same = events.domain[index] == domain
     return row[same], events.item[index][same]
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from semacdr.errors import ConfigError
 from semacdr.model.config import ModelConfig, Thread
-from semacdr.model.fusion import SourceMix, ThreadFusion
+from semacdr.model.fusion import GatedCrossAttention, SourceMix, ThreadFusion
 from semacdr.model.histories import HistoryBatch
 from semacdr.model.item_encoder import Catalogue, ItemEncoder
-from semacdr.model.sequence_encoder import SequenceEncoder, counts_by_domain
+from semacdr.model.sequence_encoder import Histories, Reading, SequenceEncoder, counts_by_domain
 
 SECONDS_PER_DAY = 86_400
 
@@ -26,6 +26,9 @@ class UserStates:
     """Its product with an item's vector is the item's score."""
     weight_Q3: Float[Tensor, "queries 3"]
     """Share of each history, in the order of ``Thread``; all 0 for a user without any."""
+    source_QD: Float[Tensor, "queries dim"]
+    """What the other domains' histories say; zeros where there are none or the thread is off."""
+    target_QD: Float[Tensor, "queries dim"]
 
 
 class SemaCdrModel(nn.Module):
@@ -44,11 +47,12 @@ class SemaCdrModel(nn.Module):
         self.config = config
         self.num_domains = catalogue.num_domains
         self.items = ItemEncoder(config, catalogue)
-        self.sequences = SequenceEncoder(
-            config.dim, config.num_blocks, config.num_heads, config.dropout, catalogue.num_domains
-        )
+        names = [thread.value for thread in config.threads] if config.backbone == "towers" else ["shared"]
+        self.sequences = nn.ModuleDict({name: SequenceEncoder(config, catalogue.num_domains) for name in names})
         self.source_mix = SourceMix(config.dim)
         self.fusion = ThreadFusion(config.dim, config.sequence_fusion)
+        if config.reads_across:
+            self.cross_attention = GatedCrossAttention(config.dim)
         self.start = nn.Embedding(catalogue.num_domains, config.dim)
         self.query = nn.Embedding(catalogue.num_domains, config.dim)
         nn.init.zeros_(self.query.weight)
@@ -61,32 +65,42 @@ class SemaCdrModel(nn.Module):
             table_ID: item vectors; row 0 pads, and ``batch.item_BL`` counts its rows.
             batch: histories and queries.
         """
-        is_event_BL = batch.item_BL > 0
         threads = self.config.threads
-        mixed_BLD, own_BLD = self.sequences(
-            table_ID[batch.item_BL],
-            batch.domain_BL,
-            is_event_BL,
-            mixed=Thread.MIXED in threads,
-            own=Thread.TARGET in threads or Thread.SOURCE in threads,
-        )
         read = _Reading(batch, self.num_domains)
         empty_QD = table_ID.new_zeros(len(batch.row_Q), self.config.dim)
-        mixed_QD = empty_QD if mixed_BLD is None else read.last(mixed_BLD)
-        target_QD, source_QD = empty_QD, empty_QD
-        if own_BLD is not None:
-            own_QND = read.last_of_each_domain(own_BLD)
+        x_BLD = table_ID.index_select(0, batch.item_BL.flatten()).view(*batch.item_BL.shape, -1)
+        state = self._states(x_BLD, batch)
+        mixed_QD = read.last(state[Thread.MIXED]) if Thread.MIXED in threads else empty_QD
+        target_QD, source_QD, own_QND = empty_QD, empty_QD, None
+        if Thread.TARGET in threads:
+            own_QND = read.last_of_each_domain(state[Thread.TARGET])
             target_QD = own_QND[torch.arange(len(own_QND)), batch.domain_Q]
+        if Thread.SOURCE in threads:
+            if own_QND is None or self.config.backbone == "towers":
+                own_QND = read.last_of_each_domain(state[Thread.SOURCE])
             source_QD = self.source_mix(own_QND, read.count_QN.to(own_QND.dtype).log1p(), read.is_source_QN)
         switched_on_3 = torch.tensor([thread in threads for thread in Thread], device=table_ID.device)
         usable_Q3 = read.not_empty_Q3 & switched_on_3
-        fused_QD, weight_Q3 = self.fusion(
-            torch.stack([target_QD, source_QD, mixed_QD], dim=1) * usable_Q3[:, :, None],
-            usable_Q3,
-            read.facts_QS.to(table_ID.dtype),
-        )
+        state_Q3D = torch.stack([target_QD, source_QD, mixed_QD], dim=1) * usable_Q3[:, :, None]
+        fused_QD, weight_Q3 = self.fusion(state_Q3D, usable_Q3, read.facts_QS.to(table_ID.dtype))
+        if self.config.reads_across:
+            fused_QD = fused_QD + self.cross_attention(state_Q3D[:, 0], state_Q3D[:, 1:], usable_Q3[:, 1:])
         fused_QD = torch.where(usable_Q3.any(dim=1, keepdim=True), fused_QD, self.start(batch.domain_Q))
-        return UserStates((fused_QD + self.query(batch.domain_Q)) * self.log_scale.exp(), weight_Q3)
+        vector_QD = (fused_QD + self.query(batch.domain_Q)) * self.log_scale.exp()
+        return UserStates(vector_QD, weight_Q3, source_QD=state_Q3D[:, 1], target_QD=state_Q3D[:, 0])
+
+    def _states(self, x_BLD: Float[Tensor, "batch length dim"], batch: HistoryBatch) -> dict[Thread, Tensor]:
+        """The states that each thread reads: [B, L, D]."""
+        histories = Histories(batch.domain_BL, batch.time_BL, batch.item_BL > 0)
+        threads = self.config.threads
+        if self.config.backbone == "towers":
+            return {thread: self.sequences[thread.value](x_BLD, histories, [_READING[thread]])[0] for thread in threads}
+        readings = sorted({_READING[thread] for thread in threads})
+        states = dict(zip(readings, self.sequences["shared"](x_BLD, histories, readings), strict=True))
+        return {thread: states[_READING[thread]] for thread in threads}
+
+
+_READING = {Thread.TARGET: Reading.OWN, Thread.SOURCE: Reading.OWN, Thread.MIXED: Reading.MIXED}
 
 
 class _Reading:
@@ -125,11 +139,19 @@ class _Reading:
 
     def last(self, state_BLD: Float[Tensor, "batch length dim"]) -> Float[Tensor, "queries dim"]:
         """Return the state of each query's last event."""
-        return state_BLD[self.batch.row_Q, self._position_Q]
+        return _rows(state_BLD, self.batch.row_Q, self._position_Q)
 
     def last_of_each_domain(self, state_BLD: Float[Tensor, "batch length dim"]) -> Float[Tensor, "queries domains dim"]:
         """Return the states of each query's last event of every domain; any state where there is none."""
-        return state_BLD[self.batch.row_Q[:, None], self._last_QN]
+        row_QN = self.batch.row_Q[:, None].expand_as(self._last_QN)
+        return _rows(state_BLD, row_QN.flatten(), self._last_QN.flatten()).view(*row_QN.shape, -1)
+
+
+def _rows(
+    state_BLD: Float[Tensor, "batch length dim"], row_S: Int[Tensor, " states"], position_S: Int[Tensor, " states"]
+) -> Float[Tensor, "states dim"]:
+    # index_select and not an index: its gradient is an index_add, several times faster than an index_put.
+    return state_BLD.flatten(0, 1).index_select(0, row_S * state_BLD.shape[1] + position_S)
 
 
 def last_by_domain(

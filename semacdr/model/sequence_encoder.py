@@ -1,18 +1,45 @@
-"""One causal pre-norm transformer that reads every history: the mixed one, and each domain's own.
+"""Causal pre-norm transformers that read histories: the mixed one, and each domain's own.
 
-The weights are shared; only the mask and the positions differ, so both readings are one batched pass.
+Within one encoder the weights are shared; only the mask and the positions differ, so all readings are one batched pass.
 """
 
-# Shapes: B histories, L events (pads last), D model width, H heads, F width of a head, N domains.
+# Shapes: B histories, L events (pads last), D model width, H heads, F width of a head, N domains, T buckets of time.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from semacdr.model.config import ModelConfig
+
 ROPE_BASE = 10_000.0
 """Su et al. 2021 (RoFormer), section 3.2.2."""
 WIDENING = 2
 """Of the feed-forward layer: between the 1 of SASRec (Kang and McAuley 2018, section III.B) and the usual 4."""
+LEARNED_POSITIONS = 512
+TIME_UNIT_S, TIME_BUCKETS = 3_600, 20
+"""Times between events in powers of two of an hour: the last bucket begins at 30 years."""
+
+
+class Reading(StrEnum):
+    """What an event's state has seen."""
+
+    MIXED = "mixed"
+    """Every event up to it."""
+    OWN = "own"
+    """The events of its own domain up to it."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Padded histories as the encoder needs them."""
+
+    domain_BL: Int[Tensor, "batch length"]
+    time_BL: Int[Tensor, "batch length"]
+    is_event_BL: Bool[Tensor, "batch length"]
 
 
 def causal_mask(is_event_BL: Bool[Tensor, "batch length"]) -> Bool[Tensor, "batch length length"]:
@@ -41,84 +68,156 @@ def counts_by_domain(
     return is_domain_BLN.cumsum(dim=1)
 
 
-def rotate(x_BHLF: Float[Tensor, "batch heads length width"], position_BL: Int[Tensor, "batch length"]) -> Tensor:
-    """Return the vectors rotated by their positions, so that products depend on distances only."""
-    half = x_BHLF.shape[-1] // 2
-    rate_F = ROPE_BASE ** (-torch.arange(half, device=x_BHLF.device, dtype=x_BHLF.dtype) / half)
-    angle_B1LF = (position_BL[:, :, None].to(x_BHLF.dtype) * rate_F)[:, None]
-    cos, sin = angle_B1LF.cos(), angle_B1LF.sin()
-    first, second = x_BHLF[..., :half], x_BHLF[..., half:]
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+@dataclass(frozen=True)
+class Rotation:
+    """Turns vectors by their positions, so that products depend on distances only."""
+
+    cos_B1LF: Float[Tensor, "batch 1 length half"]
+    sin_B1LF: Float[Tensor, "batch 1 length half"]
+
+    @classmethod
+    def of(cls, position_BL: Int[Tensor, "batch length"], width: int) -> "Rotation":
+        """Prepare the rotation of heads of a width."""
+        half = width // 2
+        rate_F = ROPE_BASE ** (-torch.arange(half, device=position_BL.device, dtype=torch.float32) / half)
+        angle_B1LF = (position_BL[:, :, None].float() * rate_F)[:, None]
+        return cls(angle_B1LF.cos(), angle_B1LF.sin())
+
+    def __call__(self, x_BHLF: Float[Tensor, "batch heads length width"]) -> Tensor:
+        """Return the vectors rotated."""
+        first, second = x_BHLF.chunk(2, dim=-1)
+        cos, sin = self.cos_B1LF, self.sin_B1LF
+        return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class Dropout(nn.Module):
+    """Dropout whose random numbers cost an eighth: a share of 1/256 is fine enough, so one draw serves eight places."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.threshold = round(share * 256)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` with some of its places at zero and the rest raised to the same mean."""
+        if not self.training or not self.threshold:
+            return x
+        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        kept = (words.view(torch.uint8)[: x.numel()] >= self.threshold).view(x.shape)
+        return x * (kept * (256 / (256 - self.threshold)))
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer, each behind a norm and beside a residual."""
+    """Attention and a feed-forward layer, each behind a norm and beside a residual.
 
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+    With ``gated``, what either adds is multiplied by a sigmoid of the block's input, and the feed-forward layer is
+    SwiGLU (LiGR: Borisyuk et al. 2025, section 3.2; as eSASRec uses it).
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float, *, gated: bool = False) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention_norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         self.feed_norm = nn.LayerNorm(dim)
-        self.feed = nn.Sequential(nn.Linear(dim, WIDENING * dim), nn.GELU(), nn.Linear(WIDENING * dim, dim))
-        self.dropout = nn.Dropout(dropout)
+        self.widen = nn.Linear(dim, (2 if gated else 1) * WIDENING * dim)
+        self.narrow = nn.Linear(WIDENING * dim, dim)
+        self.gates = nn.ModuleList(nn.Linear(dim, dim) for _ in range(2 if gated else 0))
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x_BLD: Float[Tensor, "batch length dim"],
-        position_BL: Int[Tensor, "batch length"],
-        mask_BLL: Bool[Tensor, "batch length length"],
+        rotation: Rotation | None,
+        mask_BHLL: Tensor,
     ) -> Float[Tensor, "batch length dim"]:
-        """Return the states after this block."""
+        """Return the states after this block.
+
+        Args:
+            x_BLD: the states before it.
+            rotation: of queries and keys.
+            mask_BHLL: what may be looked at (bool), or what is added to attention (-inf where nothing may); 1 for H.
+        """
         batch, length, dim = x_BLD.shape
         qkv = self.qkv(self.attention_norm(x_BLD)).view(batch, length, 3, self.num_heads, dim // self.num_heads)
         q_BHLF, k_BHLF, v_BHLF = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        read_BHLF = nn.functional.scaled_dot_product_attention(
-            rotate(q_BHLF, position_BL), rotate(k_BHLF, position_BL), v_BHLF, attn_mask=mask_BLL[:, None]
-        )
-        x_BLD = x_BLD + self.dropout(self.out(read_BHLF.transpose(1, 2).reshape(batch, length, dim)))
-        fed_BLD: Tensor = x_BLD + self.dropout(self.feed(self.feed_norm(x_BLD)))
-        return fed_BLD
+        if rotation is not None:
+            q_BHLF, k_BHLF = rotation(q_BHLF), rotation(k_BHLF)
+        read_BHLF = nn.functional.scaled_dot_product_attention(q_BHLF, k_BHLF, v_BHLF, attn_mask=mask_BHLL)
+        read_BLD = self.out(read_BHLF.transpose(1, 2).reshape(batch, length, dim))
+        x_BLD = x_BLD + self._gated(0, x_BLD, self.dropout(read_BLD))
+        wide = self.widen(self.feed_norm(x_BLD))
+        if self.gates:
+            gate, value = wide.chunk(2, dim=-1)
+            wide = nn.functional.silu(gate) * value
+        else:
+            wide = nn.functional.gelu(wide)
+        return x_BLD + self._gated(1, x_BLD, self.dropout(self.narrow(wide)))
+
+    def _gated(self, which: int, x_BLD: Tensor, added_BLD: Tensor) -> Tensor:
+        return torch.sigmoid(self.gates[which](x_BLD)) * added_BLD if self.gates else added_BLD
 
 
 class SequenceEncoder(nn.Module):
     """Reads histories of item vectors into one state per event and reading."""
 
-    def __init__(self, dim: int, num_blocks: int, num_heads: int, dropout: float, num_domains: int) -> None:
+    def __init__(self, config: ModelConfig, num_domains: int) -> None:
         super().__init__()
+        self.config = config
         self.num_domains = num_domains
-        self.domains = nn.Embedding(num_domains, dim)
+        self.domains = nn.Embedding(num_domains, config.dim)
         nn.init.zeros_(self.domains.weight)
-        self.input_dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(dim, num_heads, dropout) for _ in range(num_blocks))
-        self.norm = nn.LayerNorm(dim)
+        if config.position == "learned":
+            self.positions = nn.Embedding(LEARNED_POSITIONS, config.dim)
+            nn.init.normal_(self.positions.weight, std=0.02)
+        if config.position == "rope+time":
+            self.time_bias = nn.Parameter(torch.zeros(TIME_BUCKETS, config.num_heads))
+        if config.domain_price and num_domains > 1:
+            # softplus(-4) is nearly nothing: the price has to be learned.
+            self.price = nn.Parameter(torch.full((config.num_heads,), -4.0))
+        self.input_dropout = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.num_heads, config.dropout, gated=config.block == "ligr")
+            for _ in range(config.num_blocks)
+        )
+        self.norm = nn.LayerNorm(config.dim)
 
     def forward(
-        self,
-        x_BLD: Float[Tensor, "batch length dim"],
-        domain_BL: Int[Tensor, "batch length"],
-        is_event_BL: Bool[Tensor, "batch length"],
-        *,
-        mixed: bool = True,
-        own: bool = True,
-    ) -> tuple[Float[Tensor, "batch length dim"] | None, Float[Tensor, "batch length dim"] | None]:
-        """Return the mixed and the own states of every event; None for a reading that is not asked for.
-
-        An event's own state has seen the events of its own domain only.
-        """
-        masks, positions = [], []
-        if mixed:
-            masks.append(causal_mask(is_event_BL))
-            positions.append(torch.arange(x_BLD.shape[1], device=x_BLD.device).expand_as(domain_BL))
-        if own:
-            masks.append(own_mask(domain_BL, is_event_BL))
-            counts_BLN = counts_by_domain(domain_BL, is_event_BL, self.num_domains)
-            positions.append(counts_BLN.gather(2, domain_BL[:, :, None])[:, :, 0])
-        readings = len(masks)
-        states = self.input_dropout(x_BLD + self.domains(domain_BL)).repeat(readings, 1, 1)
-        position, mask = torch.cat(positions), torch.cat(masks)
+        self, x_BLD: Float[Tensor, "batch length dim"], histories: Histories, readings: Sequence[Reading]
+    ) -> list[Tensor]:
+        """Return the states of every event, for each reading: [B, L, D]."""
+        position_BL = torch.cat([self._positions(histories, reading) for reading in readings])
+        states = (x_BLD + self.domains(histories.domain_BL)).repeat(len(readings), 1, 1)
+        rotation = None
+        if self.config.position == "learned":
+            states = states + self.positions(position_BL.clamp(max=LEARNED_POSITIONS - 1))
+        else:
+            rotation = Rotation.of(position_BL, self.config.dim // self.config.num_heads)
+        states = self.input_dropout(states)
+        mask = torch.cat([self._mask(histories, reading) for reading in readings])
         for block in self.blocks:
-            states = block(states, position, mask)
-        parts = list(self.norm(states).chunk(readings))
-        return (parts.pop(0) if mixed else None), (parts.pop(0) if own else None)
+            states = block(states, rotation, mask)
+        return list(self.norm(states).chunk(len(readings)))
+
+    def _positions(self, histories: Histories, reading: Reading) -> Int[Tensor, "batch length"]:
+        if reading is Reading.MIXED:
+            length = histories.domain_BL.shape[1]
+            return torch.arange(length, device=histories.domain_BL.device).expand_as(histories.domain_BL)
+        counts_BLN = counts_by_domain(histories.domain_BL, histories.is_event_BL, self.num_domains)
+        return counts_BLN.gather(2, histories.domain_BL[:, :, None])[:, :, 0]
+
+    def _mask(self, histories: Histories, reading: Reading) -> Tensor:
+        """What each event may look at (bool), or what is added, where time or domains count: [B, H or 1, L, L]."""
+        domain_BL, is_event_BL = histories.domain_BL, histories.is_event_BL
+        mask_BLL = causal_mask(is_event_BL) if reading is Reading.MIXED else own_mask(domain_BL, is_event_BL)
+        if not hasattr(self, "price") and not hasattr(self, "time_bias"):
+            return mask_BLL[:, None]
+        bias_BHLL = self.domains.weight.new_zeros(len(mask_BLL), self.config.num_heads, *mask_BLL.shape[1:])
+        if hasattr(self, "price"):
+            across_BLL = domain_BL[:, :, None] != domain_BL[:, None, :]
+            bias_BHLL = bias_BHLL - nn.functional.softplus(self.price)[None, :, None, None] * across_BLL[:, None]
+        if hasattr(self, "time_bias"):
+            between_BLL = (histories.time_BL[:, :, None] - histories.time_BL[:, None, :]).clamp(min=0) / TIME_UNIT_S
+            bucket_BLL = (1 + between_BLL).log2().long().clamp(max=TIME_BUCKETS - 1)
+            bias_BHLL = bias_BHLL + self.time_bias[bucket_BLL].permute(0, 3, 1, 2)
+        return bias_BHLL.masked_fill(~mask_BLL[:, None], -torch.inf)

@@ -13,6 +13,7 @@ from semacdr.dataset import Recommendations
 from semacdr.manifest import Facts
 from semacdr.model.checkpoint import LoadedModel, load_checkpoint
 from semacdr.model.histories import Events, queries_at, read_events
+from semacdr.model.scorer import FinalScorer
 from semacdr.model.semacdr import UserStates
 from semacdr.progress import Progress
 from semacdr.tables import table_files
@@ -86,7 +87,9 @@ def _shard(
     num_domains = len(model.vocabulary.domains)
     user_Q = np.repeat(users, num_domains)
     domain_Q = np.tile(np.arange(num_domains), len(users))
-    states = model.user_states(events, queries_at(events, user_Q, domain_Q, np.full(len(user_Q), now_s)))
+    queries = queries_at(events, user_Q, domain_Q, np.full(len(user_Q), now_s))
+    states = model.user_states(events, queries)
+    scorer = model.scorer(events, queries, states)
     names = pl.DataFrame(
         {
             "user_id": events.user_ids[user_Q],
@@ -102,21 +105,21 @@ def _shard(
     ranked = pl.concat(
         [
             _ranked(names, states, model, chosen, score_QK, item_QK)
-            for chosen, score_QK, item_QK in _top_items(model, events, states, user_Q, domain_Q, top_k)
+            for chosen, score_QK, item_QK in _top_items(model, events, scorer, user_Q, domain_Q, top_k)
         ]
     )
     return user_vectors.sort("user_id", "domain"), ranked.sort("user_id", "domain", "rank")
 
 
 def _top_items(
-    model: LoadedModel, events: Events, states: UserStates, user_Q: np.ndarray, domain_Q: np.ndarray, top_k: int
+    model: LoadedModel, events: Events, scorer: FinalScorer, user_Q: np.ndarray, domain_Q: np.ndarray, top_k: int
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
     """Yield, for some queries of one domain, scores and ``item_index`` of their best unseen items."""
     for domain, (start, stop) in enumerate(model.vocabulary.bounds):
         of_domain = np.flatnonzero(domain_Q == domain)
         for begin in range(0, len(of_domain), _QUERIES_PER_BLOCK):
             chosen = of_domain[begin : begin + _QUERIES_PER_BLOCK]
-            score_QI = model.scores(states, chosen, domain)
+            score_QI = scorer(chosen, domain)
             for row, user in enumerate(user_Q[chosen]):
                 seen = events.item[events.offsets[user] : events.offsets[user + 1]]
                 score_QI[row, seen[(seen >= start) & (seen < stop)] - start] = -torch.inf

@@ -142,7 +142,7 @@ def _clean(text: str) -> str:
 def _faults(text: str, min_words: int) -> list[tuple[AuditRule, str]]:
     words = _WORD.findall(text.casefold())
     # Scripts that put no space between words: two characters stand for a word.
-    num_words = max(len(words), len(_UNSPACED.findall(text)) // 2)
+    num_words = len(words) if text.isascii() else max(len(words), len(_UNSPACED.findall(text)) // 2)
     # A printable text has no half of a surrogate pair, and most are.
     broken = not text.isprintable() and any(unicodedata.category(character) == "Cs" for character in text)
     rules = (
@@ -162,6 +162,8 @@ def _repeats(text: str, words: list[str]) -> bool:
         return True
     if len(words) < _MIN_WORDS_FOR_REPETITION:
         return len(words) > 1 and len(set(words)) == 1
+    if len(set(words)) == len(words):
+        return False
     trigrams = Counter(zip(words, words[1:], words[2:], strict=False))
     return len(set(words)) < _MIN_DISTINCT_SHARE * len(words) or max(trigrams.values()) > _MAX_SAME_TRIGRAM
 

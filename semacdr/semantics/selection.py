@@ -1,7 +1,9 @@
 """Which items are to be asked, in which order, and what that would cost.
 
-Most-interacted first; then, of the items without any interaction, those that are new since the last run, then the
-others, by domain and id. Those that a budget leaves out come first in the next run, so every item has its turn.
+Most-interacted first, by the events that training sees: an order by all events would give texts to the items that will
+be popular, and a model would read the future off who has one. Then, of the items without such an event, those that are
+new since the last run, then the others, by domain and id. Those that a budget leaves out come first in the next run, so
+every item has its turn.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def select(config: DatasetConfig, llm: LlmSettings, inputs: Inputs, responses: R
     keyed = keyed.select("row", "domain", "item_id", "key")
     del with_text  # hashes weigh more than all the rest
     unanswered = keyed.join(responses.table(keyed["key"], ["key"]), on="key", how="anti")
-    ordered = _most_interacted_first(unanswered, inputs)
+    ordered = _most_interacted_first(unanswered, inputs, config.split.validation_quantile)
     return Selection(
         items=num_items,
         imported=imported.height,
@@ -133,8 +135,10 @@ def plan(config: DatasetConfig, llm: LlmSettings, items: Path, responses: Respon
     )
 
 
-def _most_interacted_first(items: pl.DataFrame, inputs: Inputs) -> pl.DataFrame:
+def _most_interacted_first(items: pl.DataFrame, inputs: Inputs, quantile: float) -> pl.DataFrame:
     events = pl.scan_parquet(table_files(inputs.interactions, "interactions"), hive_partitioning=False)
+    first_hidden_s = events.select(pl.col("timestamp_s").quantile(quantile, "lower"))
+    events = events.filter(pl.col("timestamp_s") < first_hidden_s.collect(engine="streaming").to_series())
     counts = events.group_by("domain", "item_id").agg(pl.len().alias("num_events")).collect(engine="streaming")
     ordered = items.join(counts, on=["domain", "item_id"], how="left").with_columns(pl.col("num_events").fill_null(0))
     if inputs.last_run is None:

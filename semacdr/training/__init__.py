@@ -1,5 +1,5 @@
 """Training: from sequences, items and text vectors to a checkpoint."""
 
-from semacdr.training.stage import train
+from semacdr.training.stage import Run, train
 
-__all__ = ["train"]
+__all__ = ["Run", "train"]

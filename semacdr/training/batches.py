@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semacdr.model.histories import Events, HistoryBatch, IntArray, padded
+from semacdr.model.histories import Events, HistoryBatch, IntArray, Visibility, padded, ragged
 
 POOL_BATCHES = 16
 """Windows are shuffled, then sorted by length within pools of so many batches: little padding, still random."""
@@ -38,10 +38,32 @@ class Windows:
         return len(self.first)
 
 
-def training_windows(events: Events, max_length: int) -> Windows:
+@dataclass(frozen=True)
+class Share:
+    """This process among those that train together."""
+
+    rank: int
+    size: int
+
+
+ALONE = Share(0, 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Histories of one step, or this process's share of them."""
+
+    histories: HistoryBatch
+    event: IntArray
+    """The event that each query predicts."""
+    num_queries: int
+    """Of all processes together."""
+
+
+def training_windows(events: Events, max_length: int, visibility: Visibility = Visibility.EARLIER_IN_TIME) -> Windows:
     """Cut all users' histories into windows."""
     overlap = max_length // 2
-    before = events.first_of_its_time() - 1
+    before = events.history_stop(visibility) - 1
     first, stop, event, seen, counts = [], [], [], [], []
     for user_first, user_stop in zip(events.offsets[:-1].tolist(), events.offsets[1:].tolist(), strict=True):
         start = user_first
@@ -81,12 +103,16 @@ def position_weights(events: Events, half_life: float | None) -> npt.NDArray[np.
 
 
 def epoch_batches(
-    events: Events, windows: Windows, batch_users: int | None, rng: np.random.Generator
-) -> Iterator[tuple[HistoryBatch, IntArray]]:
+    events: Events, windows: Windows, batch_users: int | None, rng: np.random.Generator, share: Share = ALONE
+) -> Iterator[Batch]:
     """Yield an epoch's batches in random order, windows of like length together.
 
-    Yields:
-        A batch, and the event that each of its queries predicts.
+    Args:
+        events: that the fit may see.
+        windows: of their histories.
+        batch_users: windows of a batch; None: see ``ModelConfig``.
+        rng: of the order, alike in all processes.
+        share: which part of each batch is this process's.
     """
     length = windows.stop - windows.first
     batch_users = batch_users or min(max(len(windows) // STEPS_PER_EPOCH, BATCH_RANGE[0]), BATCH_RANGE[1])
@@ -99,13 +125,13 @@ def epoch_batches(
         batches += [pooled[at : at + batch_users] for at in range(0, len(pooled), batch_users)]
     for which in rng.permutation(len(batches)):
         chosen = batches[which]
-        yield _batch(events, windows, chosen)
+        num_queries = int((windows.position_offsets[chosen + 1] - windows.position_offsets[chosen]).sum())
+        yield Batch(*_batch(events, windows, chosen[share.rank :: share.size]), num_queries)
 
 
 def _batch(events: Events, windows: Windows, chosen: IntArray) -> tuple[HistoryBatch, IntArray]:
     start, stop = windows.position_offsets[chosen], windows.position_offsets[chosen + 1]
-    row = np.repeat(np.arange(len(chosen)), stop - start)
-    position = np.concatenate([np.arange(one, other) for one, other in zip(start, stop, strict=True)])
+    row, position = ragged(start, stop)
     event = windows.event[position]
     batch = padded(
         events,

@@ -1,28 +1,33 @@
 """One fit of one model: from events that it may see to weights."""
 
-# Shapes: V items with support and the padding, Q queries, D model width, S sampled items, I1 items and the padding.
+# Shapes: V items with support and the padding, R items of a step, Q queries, K negatives, D model width, S samples.
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import polars as pl
 import torch
-from jaxtyping import Int
+import torch.distributed as dist
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from semacdr.errors import DataError
 from semacdr.model.config import ItemView, ModelConfig
-from semacdr.model.contrastive import ViewAlignment, near_duplicates, uniformity
+from semacdr.model.contrastive import Agreement, ViewAlignment, near_duplicates, uniformity
 from semacdr.model.histories import Events, HistoryBatch
 from semacdr.model.item_encoder import Catalogue, ItemVectors, centred
-from semacdr.model.loss import chunked_cross_entropy
-from semacdr.model.semacdr import SemaCdrModel
+from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
+from semacdr.model.semacdr import SECONDS_PER_DAY, SemaCdrModel, UserStates
 from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View
-from semacdr.training.batches import epoch_batches, position_weights, training_windows
+from semacdr.training.batches import ALONE, Batch, Share, epoch_batches, position_weights, training_windows
+
+CO_INTERACTION_DAYS = 30
+"""Events of two domains that one user had within so many days are a pair (research 5.3, L_xd)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class FitInputs:
     config: ModelConfig
     vocabulary: Vocabulary
     text: Mapping[View, TextVectors]
+    titles: pl.DataFrame
+    """domain, item_id, title."""
     events: Events
     """Only those that this fit may see."""
     max_length: int
@@ -42,20 +49,37 @@ def catalogue_of(inputs: FitInputs) -> Catalogue:
     domain_I1 = torch.from_numpy(inputs.vocabulary.domain_of_item)
     support_I1 = torch.from_numpy(inputs.events.support(inputs.vocabulary.num_items))
     shares = {ItemView.AGNOSTIC: inputs.config.centring, ItemView.SPECIFIC: 0.0}
-    text = {
-        view: centred(
-            (inputs.text[View(view)].whitened_I1K, inputs.text[View(view)].present_I1), domain_I1, support_I1, share
-        )
-        for view, share in shares.items()
-    }
+    text = {}
+    for view, share in shares.items():
+        vectors = inputs.text[View(view)]
+        values = vectors.whitened_I1K if inputs.config.whitening == "pca" else vectors.raw_I1E
+        text[view] = centred((values, vectors.present_I1), domain_I1, support_I1, share)
     return Catalogue(domain_I1=domain_I1, support_I1=support_I1, text=text, num_domains=len(inputs.vocabulary.domains))
+
+
+def share_of_process() -> Share:
+    """Return this process's place among those that ``torchrun`` started."""
+    return Share(dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else ALONE
+
+
+@dataclass(frozen=True)
+class Step:
+    """The items of one step, encoded once, and the histories in terms of their rows."""
+
+    items: ItemVectors
+    row_of_V: Int[Tensor, " visible1"]
+    """From visible item to row of ``items``, both from 1; 0: not encoded."""
+    item_R: Int[Tensor, " rows"]
+    """By ``item_index``."""
+    domain_R: Int[Tensor, " rows"]
+    with_both_texts_R: Tensor
 
 
 class Fit:
     """A model being fitted.
 
-    Only items with support are candidates in the softmax: a cold one may not have existed yet, and pushing it down
-    would unlearn what its text says.
+    Only items with support are candidates in the loss: a cold one may not have existed yet, and pushing it down would
+    unlearn what its text says. A step encodes the items that it needs and no others.
     """
 
     def __init__(self, inputs: FitInputs, seed: int) -> None:
@@ -64,7 +88,13 @@ class Fit:
         self.inputs = inputs
         self.model = SemaCdrModel(inputs.config, catalogue_of(inputs))
         self.alignment = ViewAlignment()
-        self._rng = np.random.default_rng(seed)
+        self.domain_agreement = Agreement(inputs.config.dim)
+        self.user_agreement = Agreement(inputs.config.dim)
+        self.share = share_of_process()
+        # The same in all processes: the order of batches and the negatives. Its own in each: dropout and samples.
+        self.rng = np.random.default_rng(seed)
+        self.own_rng = np.random.default_rng([seed, self.share.rank])
+        torch.manual_seed(seed + self.share.rank)
         support = inputs.events.support(inputs.vocabulary.num_items)
         visible = np.flatnonzero(support)
         self._visible_V = torch.from_numpy(visible)
@@ -77,85 +107,212 @@ class Fit:
         self._weight = torch.from_numpy(position_weights(self._events, inputs.config.half_life))
         both = inputs.text[View.AGNOSTIC].present_I1 & inputs.text[View.SPECIFIC].present_I1
         self._with_both_texts_V = both[self._visible_V]
-        self._optimiser = torch.optim.AdamW(_parameter_groups([self.model, self.alignment], inputs.config.weight_decay))
-        self._steps = 0
+        modules = [self.model, self.alignment, self.domain_agreement, self.user_agreement]
+        self.modules = torch.nn.ModuleList(modules)
+        self.optimiser = torch.optim.AdamW(_parameter_groups(modules, inputs.config.weight_decay), fused=True)
+        self.steps = 0
 
     def epoch(self) -> float:
         """Train for one epoch.
 
         Returns:
-            Mean loss over the steps.
+            Mean loss over the steps; with several processes, that of all.
 
         Raises:
             DataError: the loss is not finite any more.
         """
         self.model.train()
-        losses = []
-        batches = epoch_batches(self._events, self._windows, self.inputs.config.batch_users, self._rng)
-        for batch, event in batches:
-            losses.append(self._step(batch, torch.from_numpy(event)))
+        config = self.inputs.config
+        losses = [
+            self._step(batch)
+            for batch in epoch_batches(self._events, self._windows, config.batch_users, self.rng, self.share)
+        ]
         return float(np.mean(losses))
 
-    def _step(self, batch: HistoryBatch, event_Q: Int[Tensor, " queries"]) -> float:
+    def _step(self, batch: Batch) -> float:
         config = self.inputs.config
-        items = self.model.items(self._visible_V)
-        loss = self._recommendation_loss(items, batch, event_Q) + self._contrastive_loss(items)
-        value = float(loss.detach())
+        event_Q = torch.from_numpy(batch.event)
+        target_Q = torch.from_numpy(self._events.item)[event_Q]
+        negatives = list(self._negatives())
+        step = self._encode(batch.histories, target_Q, negatives)
+        histories = replace(batch.histories, item_BL=step.row_of_V[batch.histories.item_BL])
+        vector_RD = step.items.vector_RD
+        states = self.model.user_states(torch.cat([vector_RD.new_zeros(1, config.dim), vector_RD]), histories)
+        weight_Q = self._weight[event_Q] / max(1, batch.num_queries)
+        loss = self._recommendation_loss(step, states, histories, target_Q, weight_Q, negatives)
+        loss = loss + self._contrastive_loss(step, states, histories) / self.share.size
+        value = self._everyones(loss.detach().clone())
         if not math.isfinite(value):
             raise DataError(
                 "training: the loss is not finite",
-                found=f"{value} in step {self._steps + 1}",
+                found=f"{value} in step {self.steps + 1}",
                 do="lower learning_rate in training.overrides; if it stays, look for odd vectors in embeddings",
             )
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [parameter for group in self._optimiser.param_groups for parameter in group["params"]]
+        self.optimiser.zero_grad()
+        loss.backward()
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        if self.share.size > 1:
+            for parameter in parameters:
+                # A process whose share holds no overlapping user has no gradient for some parts.
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                dist.all_reduce(parameter.grad)
         torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        self._steps += 1
-        rate = config.learning_rate * min(1.0, self._steps / max(1, config.warmup_steps))
-        for group in self._optimiser.param_groups:
+        self.steps += 1
+        rate = config.learning_rate * min(1.0, self.steps / max(1, config.warmup_steps))
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self._optimiser.step()
+        self.optimiser.step()
         return value
 
-    def _recommendation_loss(self, items: ItemVectors, batch: HistoryBatch, event_Q: Int[Tensor, " queries"]) -> Tensor:
-        table = torch.cat([items.vector_RD.new_zeros(1, items.vector_RD.shape[1]), items.vector_RD])
-        user_QD = self.model.user_states(table, batch).vector_QD
-        row_Q = torch.from_numpy(self._events.item)[event_Q] - 1
-        weight_Q = self._weight[event_Q] / max(1, len(event_Q))
-        loss = user_QD.new_zeros(())
+    def _everyones(self, loss: Tensor) -> float:
+        if self.share.size > 1:
+            dist.all_reduce(loss)
+        return float(loss)
+
+    def _negatives(self) -> Iterator[Int[Tensor, " negatives"]]:
+        """Yield, for each domain, the visible items (from 0) that stand against the targets."""
+        config = self.inputs.config
+        for start, stop in self._bounds:
+            size = stop - start
+            if config.loss == "softmax" or size <= config.negatives:
+                yield torch.arange(start, stop)
+            else:
+                yield torch.from_numpy(self.rng.choice(size, config.negatives, replace=False)).long() + start
+
+    def _encode(
+        self, histories: HistoryBatch, target_Q: Int[Tensor, " queries"], negatives: list[Int[Tensor, " negatives"]]
+    ) -> Step:
+        wanted_V = torch.zeros(len(self._visible_V) + 1, dtype=torch.bool)
+        wanted_V[histories.item_BL.flatten()] = True
+        wanted_V[target_Q] = True
+        for negative_K in negatives:
+            wanted_V[negative_K + 1] = True
+        wanted_V[0] = False
+        chosen_R = torch.nonzero(wanted_V)[:, 0]
+        row_of_V = torch.zeros(len(wanted_V), dtype=torch.int64)
+        row_of_V[chosen_R] = torch.arange(1, len(chosen_R) + 1)
+        item_R = self._visible_V[chosen_R - 1]
+        return Step(
+            items=self.model.items(item_R),
+            row_of_V=row_of_V,
+            item_R=item_R,
+            domain_R=self.model.items.domain_I1[item_R],
+            with_both_texts_R=self._with_both_texts_V[chosen_R - 1],
+        )
+
+    def _recommendation_loss(
+        self,
+        step: Step,
+        states: UserStates,
+        histories: HistoryBatch,
+        target_Q: Int[Tensor, " queries"],
+        weight_Q: Float[Tensor, " queries"],
+        negatives: list[Int[Tensor, " negatives"]],
+    ) -> Tensor:
+        vector_RD = step.items.vector_RD
+        target_QD = vector_RD[step.row_of_V[target_Q] - 1]
+        loss = vector_RD.new_zeros(())
         for domain, (start, stop) in enumerate(self._bounds):
-            chosen = batch.domain_Q == domain
-            if stop - start < 2 or not chosen.any():  # noqa: PLR2004 (nothing to choose from)
+            chosen = torch.nonzero(histories.domain_Q == domain)[:, 0]
+            if stop - start < 2 or not len(chosen):  # noqa: PLR2004 (nothing to choose from)
                 continue
             # A larger catalogue has a larger loss by nature: log|I_d|, that of a uniform guess, makes domains alike.
-            scale = 1 / math.log(stop - start)
-            loss = loss + chunked_cross_entropy(
-                user_QD[chosen], items.vector_RD[start:stop], row_Q[chosen] - start, weight_Q[chosen] * scale
+            weight = weight_Q[chosen] / math.log(stop - start)
+            negative_K = negatives[domain]
+            loss = loss + self._domain_loss(
+                states.vector_QD[chosen],
+                target_QD[chosen],
+                target_Q[chosen] - 1,
+                negative_K,
+                vector_RD[step.row_of_V[negative_K + 1] - 1],
+                weight,
+                (start, stop),
             )
         return loss
 
-    def _contrastive_loss(self, items: ItemVectors) -> Tensor:
-        config = self.inputs.config
+    def _domain_loss(
+        self,
+        state_PD: Float[Tensor, "positions dim"],
+        target_PD: Float[Tensor, "positions dim"],
+        target_P: Int[Tensor, " positions"],
+        negative_K: Int[Tensor, " negatives"],
+        negative_KD: Float[Tensor, "negatives dim"],
+        weight_P: Float[Tensor, " positions"],
+        bounds: tuple[int, int],
+    ) -> Tensor:
+        config, (start, stop) = self.inputs.config, bounds
+        if len(negative_K) == stop - start and config.loss in ("softmax", "sampled"):
+            return chunked_cross_entropy(state_PD, negative_KD, target_P - start, weight_P)
+        place_I = torch.full((stop - start,), -1)
+        place_I[negative_K - start] = torch.arange(len(negative_K))
+        at_target_P = place_I[target_P - start]
+        if config.loss == "sampled":
+            stands_for = (stop - start) / len(negative_K) if config.log_q else 1.0
+            return sampled_cross_entropy(state_PD, target_PD, negative_KD, at_target_P, weight_P, stands_for)
+        positive_P = (state_PD * target_PD).sum(dim=1)
+        if config.loss == "bce":
+            drawn_P = torch.from_numpy(self.own_rng.integers(0, len(negative_K), len(target_P)))
+            score_P = (state_PD * negative_KD[drawn_P]).sum(dim=1).masked_fill(drawn_P == at_target_P, -torch.inf)
+            return binary_cross_entropy(positive_P, score_P[:, None], weight_P)
+        score_PK = state_PD @ negative_KD.T
+        hit_P = torch.nonzero(at_target_P >= 0)[:, 0]
+        score_PK = score_PK.index_put((hit_P, at_target_P[hit_P]), score_PK.new_tensor(-torch.inf))
+        power = gbce_power(len(negative_K), stop - start, config.gbce_calibration)
+        return binary_cross_entropy(positive_P, score_PK, weight_P, power)
+
+    def _contrastive_loss(self, step: Step, states: UserStates, histories: HistoryBatch) -> Tensor:
+        config, items = self.inputs.config, step.items
         loss = items.vector_RD.new_zeros(())
         if config.aligns_views:
-            sample_S = self._sample(torch.nonzero(self._with_both_texts_V)[:, 0])
+            sample_S = self._sample(torch.nonzero(step.with_both_texts_R)[:, 0])
             if len(sample_S) > 1:
-                raw_SE = self.inputs.text[View.SPECIFIC].raw_I1E[self._visible_V[sample_S]]
+                raw_SE = self.inputs.text[View.SPECIFIC].raw_I1E[step.item_R[sample_S]]
                 loss = loss + config.alignment_weight * self.alignment(
                     items.agnostic_RD[sample_S],
                     items.specific_RD[sample_S],
                     near_duplicates(raw_SE, config.duplicate_cosine),
                 )
         if config.uniformity_weight:
-            sample_S = self._sample(torch.arange(len(self._visible_V)))
-            domain_S = self.model.items.domain_I1[self._visible_V[sample_S]]
-            loss = loss + config.uniformity_weight * uniformity(items.vector_RD[sample_S], domain_S)
+            sample_S = self._sample(torch.arange(len(items.vector_RD)))
+            loss = loss + config.uniformity_weight * uniformity(items.vector_RD[sample_S], step.domain_R[sample_S])
+        if config.aligns_domains:
+            loss = loss + config.domain_alignment_weight * self._domain_alignment(step, histories)
+        if config.aligns_users:
+            loss = loss + config.user_alignment_weight * self._user_alignment(states, histories)
         return loss
+
+    def _domain_alignment(self, step: Step, histories: HistoryBatch) -> Tensor:
+        """Agreement of the agnostic vectors of neighbours in a history that lie in two domains."""
+        item_BL, domain_BL, time_BL = histories.item_BL, histories.domain_BL, histories.time_BL
+        near_BL = (time_BL[:, 1:] - time_BL[:, :-1]) <= CO_INTERACTION_DAYS * SECONDS_PER_DAY
+        pair_BL = near_BL & (item_BL[:, 1:] > 0) & (domain_BL[:, 1:] != domain_BL[:, :-1])
+        one_S, other_S = item_BL[:, :-1][pair_BL] - 1, item_BL[:, 1:][pair_BL] - 1
+        sample_S = self._sample(torch.arange(len(one_S)))
+        if len(sample_S) < 2:  # noqa: PLR2004 (no negatives)
+            return step.items.vector_RD.new_zeros(())
+        one_S, other_S = one_S[sample_S], other_S[sample_S]
+        same_SS = (one_S[:, None] == one_S) | (other_S[:, None] == other_S)
+        agnostic_RD = step.items.agnostic_RD
+        agreement: Tensor = self.domain_agreement(agnostic_RD[one_S], agnostic_RD[other_S], same_SS)
+        return agreement
+
+    def _user_alignment(self, states: UserStates, histories: HistoryBatch) -> Tensor:
+        """Agreement of the source and the target state of users who have both, at one query of each."""
+        both_Q = (states.source_QD.detach() != 0).any(dim=1) & (states.target_QD.detach() != 0).any(dim=1)
+        usable = torch.nonzero(both_Q)[:, 0]
+        usable = usable[torch.from_numpy(self.own_rng.permutation(len(usable)))]
+        one_of_row = torch.full((len(histories.item_BL),), -1)
+        one_of_row[histories.row_Q[usable]] = usable
+        chosen_S = one_of_row[one_of_row >= 0]
+        if len(chosen_S) < 2:  # noqa: PLR2004 (no negatives)
+            return states.vector_QD.new_zeros(())
+        nobody_SS = torch.zeros(len(chosen_S), len(chosen_S), dtype=torch.bool)
+        agreement: Tensor = self.user_agreement(states.source_QD[chosen_S], states.target_QD[chosen_S], nobody_SS)
+        return agreement
 
     def _sample(self, from_V: Int[Tensor, " rows"]) -> Int[Tensor, " sampled"]:
         size = min(self.inputs.config.contrastive_items, len(from_V))
-        return from_V[torch.from_numpy(self._rng.choice(len(from_V), size, replace=False))]
+        return from_V[torch.from_numpy(self.own_rng.choice(len(from_V), size, replace=False))]
 
 
 def _parameter_groups(modules: list[torch.nn.Module], weight_decay: float) -> list[dict[str, object]]:

@@ -1,13 +1,12 @@
-"""The training stage: find the number of epochs on validation, then fit once more on all that is known."""
+"""The training stage: find the number of epochs and the gate on validation, then fit once more on all that is known."""
 
-# Shapes: Q queries.
+# Shapes: Q queries, I items of one domain.
 
 import contextlib
-import time
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import structlog
@@ -16,29 +15,31 @@ import torch
 from semacdr.dataset import Split, Training
 from semacdr.errors import DataError
 from semacdr.manifest import Facts
-from semacdr.model.checkpoint import encode_all_items, save_checkpoint, user_states
+from semacdr.model.checkpoint import save_checkpoint
 from semacdr.model.config import load_preset
+from semacdr.model.experts import Memory
 from semacdr.model.histories import Events, queries_of_targets, read_events
-from semacdr.model.ranking import hit, macro, ndcg, rank_targets
-from semacdr.model.semacdr import SemaCdrModel
+from semacdr.model.scorer import Scoring
 from semacdr.model.text_vectors import read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.progress import Progress, Task
+from semacdr.progress import Progress
 from semacdr.tables import Part, table_files
-from semacdr.training.fit import Fit, FitInputs
+from semacdr.training.fit import Fit, FitInputs, share_of_process
+from semacdr.training.gate import CrossFitted, cross_fitted_gate
+from semacdr.training.loop import Outcome, Plan, Score, fit_to_end
+from semacdr.training.validation import Validation
 
 log = structlog.get_logger()
 
-CUT = 10
-"""NDCG@10 decides."""
-
 
 @dataclass(frozen=True)
-class Score:
-    """Validation, full ranking, macro over domains."""
+class Run:
+    """Where a training runs; nothing here shapes what comes out."""
 
-    ndcg_10: float
-    hr_10: float
+    threads: int | None = None
+    """Of torch; None leaves torch's own choice."""
+    snapshots: Path | None = None
+    """A folder of this run's own, to go on from after a crash; None: it starts anew."""
 
 
 def train(
@@ -46,53 +47,65 @@ def train(
     split: Split,
     inputs: Mapping[str, Path],
     output: Path,
-    threads: int | None,
+    run: Run,
     progress: Progress,
 ) -> Facts:
     """Train a model and write the ``checkpoint`` artifact.
 
-    The fit ``train`` sees events of part train only and stops early on validation; the fit ``refit`` starts anew on
-    training and validation events for as many epochs as were best, and is what is saved. Bit-equal for one seed and
-    number of threads on a CPU.
+    The fit ``train`` sees events of part train only and stops early on validation, where the score gate is fitted too;
+    the fit ``refit`` starts anew on training and validation events for as many epochs as were best, keeps the gate,
+    and is what is saved. Bit-equal for one seed and number of threads on a CPU, also when it was killed on the way.
+    In a process group each process trains on its share of every batch, and the first one writes.
 
     Args:
         config: preset, overrides, seed.
         split: for the longest history.
         inputs: folders of ``items``, ``sequences`` and ``embeddings``.
         output: an empty folder.
-        threads: of torch; None leaves torch's own choice.
+        run: threads, and where snapshots lie.
         progress: where epochs are reported.
 
     Raises:
         ConfigError: an unknown preset or field, or a model that cannot be.
         DataError: nothing to train on or to validate with, or a loss that is not finite.
     """
-    model_config = load_preset(config.preset, config.overrides)
-    vocabulary = Vocabulary.of_items(_read_items(inputs["items"]))
-    events = read_events(inputs["sequences"], vocabulary)
-    _check_parts(events)
-    text = read_text_vectors(inputs["embeddings"], vocabulary)
-    fit_inputs = FitInputs(
-        config=model_config,
-        vocabulary=vocabulary,
-        text=text,
-        events=events.up_to(Part.TRAIN),
-        max_length=min(split.max_length, model_config.max_length or split.max_length),
-    )
-    history: list[dict[str, Any]] = []
-    with _torch_settings(threads):
-        best_epoch, best = _fit_train(fit_inputs, events, config.seed, history, progress)
+    fit_inputs, events = _fit_inputs(config, split, inputs)
+    model_config, vocabulary = fit_inputs.config, fit_inputs.vocabulary
+    with _torch_settings(run.threads):
+        found, gate = _fit_train(fit_inputs, events, config.seed, _plan("train", output, run), progress)
         refit_inputs = replace(fit_inputs, events=events.up_to(Part.VALIDATION))
-        model = _fit_refit(refit_inputs, best_epoch, config.seed, history, progress)
-        details = {
-            "preset": model_config.preset,
-            "best_epoch": best_epoch,
-            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "seconds_per_epoch": round(sum(row["seconds"] for row in history) / len(history), 3),
-            "torch_threads": torch.get_num_threads(),
-            "max_length": fit_inputs.max_length,
-        }
-    save_checkpoint(output, model, vocabulary, max_length=fit_inputs.max_length, details={"best_epoch": best_epoch})
+        refit = Fit(refit_inputs, config.seed)
+        plan = replace(_plan("refit", output, run), max_epochs=found.best_epoch)
+        history = found.history + fit_to_end(refit, plan, None, progress).history
+        num_threads = torch.get_num_threads()
+    assert found.best is not None
+    score = found.best if gate is None else gate.score
+    details = {
+        "processes": refit.share.size,
+        "preset": model_config.preset,
+        "best_epoch": found.best_epoch,
+        "num_parameters": sum(parameter.numel() for parameter in refit.model.parameters()),
+        "seconds_per_epoch": round(sum(row["seconds"] for row in history) / len(history), 3),
+        "torch_threads": num_threads,
+        "max_length": fit_inputs.max_length,
+        "validation_trained_alone": {"ndcg_10": found.best.ndcg_10, "hr_10": found.best.hr_10},
+    }
+    facts = Facts(
+        rows_in=events.num_users,
+        details=details,
+        metrics={"ndcg_10": score.ndcg_10, "hr_10": score.hr_10},
+        seed=config.seed,
+    )
+    if refit.share.rank > 0:
+        return facts
+    save_checkpoint(
+        output,
+        refit.model,
+        vocabulary,
+        max_length=fit_inputs.max_length,
+        details={"best_epoch": found.best_epoch},
+        scoring=None if gate is None else Scoring.of(model_config.experts, _memory(refit_inputs), gate.gate),
+    )
     schema = {
         "fit": pl.String,
         "epoch": pl.Int64,
@@ -101,82 +114,74 @@ def train(
         "seconds": pl.Float64,
     }
     pl.DataFrame(history, schema=schema).write_parquet(output / "training_history.parquet")
-    log.info("training", rows_in=len(events.item), users=events.num_users, **details, validation_ndcg_10=best.ndcg_10)
-    return Facts(
-        rows_in=events.num_users,
-        details=details,
-        metrics={"ndcg_10": best.ndcg_10, "hr_10": best.hr_10},
-        seed=config.seed,
+    log.info("training", rows_in=len(events.item), users=events.num_users, **details, validation_ndcg_10=score.ndcg_10)
+    if run.snapshots is not None:
+        shutil.rmtree(run.snapshots, ignore_errors=True)
+    return facts
+
+
+def validate_config(config: Training, split: Split, inputs: Mapping[str, Path], run: Run, progress: Progress) -> Score:
+    """Return what the fit ``train`` of a configuration is worth on validation, its gate measured on other users.
+
+    Raises:
+        ConfigError: an unknown preset or field, or a model that cannot be.
+        DataError: see ``train``.
+    """
+    fit_inputs, events = _fit_inputs(config, split, inputs)
+    with _torch_settings(run.threads):
+        found, gate = _fit_train(fit_inputs, events, config.seed, Plan(name="train", max_epochs=0), progress)
+    assert found.best is not None
+    return found.best if gate is None else gate.score
+
+
+def _fit_inputs(config: Training, split: Split, inputs: Mapping[str, Path]) -> tuple[FitInputs, Events]:
+    """What the fit ``train`` sees, and all events."""
+    model_config = load_preset(config.preset, config.overrides)
+    titles = _read_items(inputs["items"])
+    vocabulary = Vocabulary.of_items(titles)
+    events = read_events(inputs["sequences"], vocabulary)
+    _check_parts(events)
+    fit_inputs = FitInputs(
+        config=model_config,
+        vocabulary=vocabulary,
+        text=read_text_vectors(inputs["embeddings"], vocabulary),
+        titles=titles,
+        events=events.up_to(Part.TRAIN),
+        max_length=min(split.max_length, model_config.max_length or split.max_length),
     )
+    return fit_inputs, events
+
+
+def _plan(name: str, output: Path, run: Run) -> Plan:
+    rank = share_of_process().rank
+    snapshot = run.snapshots / f"{name}-{rank}.safetensors" if run.snapshots else None
+    return Plan(name=name, max_epochs=0, snapshot=snapshot, tensorboard=None if rank else output / "tensorboard")
 
 
 def _fit_train(
-    inputs: FitInputs, events: Events, seed: int, history: list[dict[str, Any]], progress: Progress
-) -> tuple[int, Score]:
-    """Train until validation stops getting better; return the best epoch and its score."""
+    inputs: FitInputs, events: Events, seed: int, plan: Plan, progress: Progress
+) -> tuple[Outcome, CrossFitted | None]:
+    """Train until validation stops getting better, and fit the gate on the best epoch's scores."""
     fit = Fit(inputs, seed)
-    best_epoch, best = 0, Score(-1.0, 0.0)
-    with progress.task("training: fit train", inputs.config.max_epochs) as task:
-        for epoch in range(1, inputs.config.max_epochs + 1):
-            started = time.monotonic()
-            loss = fit.epoch()
-            score = validate(fit.model, inputs, events, seed)
-            _record(history, task, "train", epoch, loss, score.ndcg_10, time.monotonic() - started)
-            if score.ndcg_10 > best.ndcg_10:
-                best_epoch, best = epoch, score
-            if epoch - best_epoch >= inputs.config.patience:
-                break
-    return best_epoch, best
+    validation = Validation(inputs, events, seed)
+    plan = replace(plan, max_epochs=inputs.config.max_epochs, patience=inputs.config.patience)
+    outcome = fit_to_end(fit, plan, lambda: validation.score(fit.model), progress)
+    if not inputs.config.experts:
+        return outcome, None
+    return outcome, cross_fitted_gate(validation, fit.model, _memory(inputs), seed)
 
 
-def _fit_refit(
-    inputs: FitInputs, epochs: int, seed: int, history: list[dict[str, Any]], progress: Progress
-) -> SemaCdrModel:
-    fit = Fit(inputs, seed)
-    with progress.task("training: fit refit", epochs) as task:
-        for epoch in range(1, epochs + 1):
-            started = time.monotonic()
-            _record(history, task, "refit", epoch, fit.epoch(), None, time.monotonic() - started)
-    return fit.model
-
-
-def _record(
-    history: list[dict[str, Any]],
-    task: Task,
-    fit: str,
-    epoch: int,
-    loss: float,
-    ndcg_10: float | None,
-    seconds: float,
-) -> None:
-    history.append({"fit": fit, "epoch": epoch, "loss": loss, "validation_ndcg_10": ndcg_10, "seconds": seconds})
-    facts = {} if ndcg_10 is None else {"validation_ndcg_10": round(ndcg_10, 5)}
-    log.debug("epoch", fit=fit, epoch=epoch, loss=round(loss, 5), seconds=round(seconds, 2), **facts)
-    task.advance(1, loss=round(loss, 4), **facts)
-
-
-def validate(model: SemaCdrModel, inputs: FitInputs, events: Events, seed: int) -> Score:
-    """Return the validation score of a model: every item a candidate, histories strictly before the target's time."""
-    queries = queries_of_targets(events, Part.VALIDATION)
-    with torch.inference_mode():
-        items = encode_all_items(model)
-        states = user_states(model, items, events, queries, max_length=inputs.max_length)
-    bounds = inputs.vocabulary.bounds
-    ranks = rank_targets(
-        lambda chosen, domain: states.vector_QD[chosen] @ items.vector_RD[slice(*bounds[domain])].T,
-        events,
-        queries,
-        inputs.vocabulary,
-        seed=seed,
-    )
-    return Score(macro(ndcg(ranks.rank, CUT), queries.domain), macro(hit(ranks.rank, CUT), queries.domain))
+def _memory(inputs: FitInputs) -> Memory:
+    return Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text)
 
 
 def _read_items(folder: Path) -> pl.DataFrame:
     files = table_files(folder, "items")
     if not files:
         raise DataError("items: table items has no file", expected=f"items.parquet in {folder}", do="run ingest again")
-    return pl.concat(pl.read_parquet(file, columns=["domain", "item_id"], hive_partitioning=False) for file in files)
+    return pl.concat(
+        pl.read_parquet(file, columns=["domain", "item_id", "title"], hive_partitioning=False) for file in files
+    )
 
 
 def _check_parts(events: Events) -> None:

@@ -6,7 +6,7 @@ import torch
 from semacdr.dataset import Split, Training
 from semacdr.progress import Progress
 from semacdr.testing.toy import Toy, write_toy
-from semacdr.training import train
+from semacdr.training import Run, train
 
 OVERRIDES = {"dim": 16, "num_blocks": 1, "batch_users": 16, "max_epochs": 6, "learning_rate": 1e-2}
 
@@ -21,5 +21,5 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Toy artifacts of two domains, with a checkpoint trained on them."""
     folder = tmp_path_factory.mktemp("toy")
     made = write_toy(folder, Toy(num_users=48, items_per_domain=40, events_per_user=10))
-    train(Training(overrides=OVERRIDES), Split(max_length=20), made, folder / "checkpoint", 1, Progress())
+    train(Training(overrides=OVERRIDES), Split(max_length=20), made, folder / "checkpoint", Run(1), Progress())
     return made | {"checkpoint": folder / "checkpoint"}

@@ -10,7 +10,7 @@ from semacdr.evaluation import evaluate
 from semacdr.model.ranking import ndcg
 from semacdr.progress import Progress
 from semacdr.testing.toy import Toy, write_toy
-from semacdr.training import train
+from semacdr.training import Run, train
 
 
 def test_evaluate_beats_popularity_where_histories_tell_all(artifacts: dict[str, Path], tmp_path: Path):
@@ -86,6 +86,6 @@ def test_evaluate_without_interactions_is_refused(artifacts: dict[str, Path], tm
 def test_train_and_evaluate_any_number_of_domains(tmp_path: Path, num_domains: int):
     made = write_toy(tmp_path, Toy(num_domains=num_domains, num_users=48))
     overrides = {"dim": 16, "num_blocks": 1, "batch_users": 16, "max_epochs": 8, "learning_rate": 1e-2}
-    train(Training(overrides=overrides), Split(max_length=20), made, tmp_path / "checkpoint", 1, Progress())
+    train(Training(overrides=overrides), Split(max_length=20), made, tmp_path / "checkpoint", Run(1), Progress())
     metrics = evaluate(made | {"checkpoint": tmp_path / "checkpoint"}, tmp_path / "evaluation", seed=0).metrics
     assert metrics["ndcg_10"] > 1.3 * metrics["popularity_ndcg_10"]

@@ -6,7 +6,7 @@ import torch
 from semacdr.dataset import Split, Training
 from semacdr.progress import Progress
 from semacdr.testing.toy import Toy, write_toy
-from semacdr.training import train
+from semacdr.training import Run, train
 
 TINY = {"dim": 8, "num_blocks": 1, "batch_users": 16, "max_epochs": 2, "learning_rate": 5e-3}
 
@@ -24,5 +24,5 @@ def toy_artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def toy_checkpoint(toy_artifacts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("checkpoint")
-    train(Training(overrides=TINY), Split(max_length=12), toy_artifacts, output, 1, Progress())
+    train(Training(overrides=TINY), Split(max_length=12), toy_artifacts, output, Run(1), Progress())
     return output

@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -26,7 +27,10 @@ def edit_config(folder: Path, **changes: object) -> None:
 def test_checkpoint_round_trip_scores_alike(toy_checkpoint: Path, toy_artifacts: dict[str, Path], tmp_path: Path):
     loaded = load_checkpoint(toy_checkpoint)
     assert not loaded.model.training
-    save_checkpoint(tmp_path, loaded.model, loaded.vocabulary, max_length=loaded.max_length, details=loaded.details)
+    save_checkpoint(
+        tmp_path, loaded.model, loaded.vocabulary, max_length=loaded.max_length, details=loaded.details,
+        scoring=loaded.scoring,
+    )  # fmt: skip
     again = load_checkpoint(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == (toy_checkpoint / "model.safetensors").read_bytes()
     events = read_events(toy_artifacts["sequences"], loaded.vocabulary)
@@ -36,6 +40,31 @@ def test_checkpoint_round_trip_scores_alike(toy_checkpoint: Path, toy_artifacts:
     assert torch.equal(
         loaded.user_states(events, queries).vector_QD, again.user_states(events, queries, batch_size=512).vector_QD
     )
+    chosen = np.flatnonzero(queries.domain == 1)
+    assert torch.equal(loaded.scorer(events, queries)(chosen, 1), again.scorer(events, queries)(chosen, 1))
+
+
+def test_scorer_takes_its_score_apart_for_retrieval(toy_checkpoint: Path, toy_artifacts: dict[str, Path]):
+    loaded = load_checkpoint(toy_checkpoint)
+    events = read_events(toy_artifacts["sequences"], loaded.vocabulary)
+    queries = queries_of_targets(events, Part.TEST)
+    scorer, chosen = loaded.scorer(events, queries), np.flatnonzero(queries.domain == 0)
+    columns = scorer.scores(chosen, 0)
+    assert len(columns) == len(scorer.columns)
+    torch.testing.assert_close(scorer.final(columns, chosen, 0), scorer(chosen, 0))
+    candidates = scorer.candidates(chosen, 0, per_column=2)
+    for column in columns:
+        assert candidates.gather(1, column.topk(2, dim=1).indices).all()
+    assert (candidates.sum(dim=1) <= 2 * len(columns)).all()
+
+
+@pytest.mark.parametrize("lost", ["gate.by_fact", "memory.item"])
+def test_load_checkpoint_without_the_experts_tensors_is_refused(broken: Path, lost: str):
+    tensors = load_file(broken / "model.safetensors")
+    del tensors[lost]
+    save_file(tensors, broken / "model.safetensors")
+    with pytest.raises(StoreError, match="the experts do not fit"):
+        load_checkpoint(broken)
 
 
 def test_checkpoint_item_vectors_have_weights_that_sum_to_one(toy_checkpoint: Path):

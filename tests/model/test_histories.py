@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from semacdr.errors import DataError
-from semacdr.model.histories import events_of, queries_at, queries_of_targets, query_batches, read_events
+from semacdr.model.histories import Visibility, events_of, queries_at, queries_of_targets, query_batches, read_events
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import Part
 
@@ -37,6 +37,12 @@ def test_queries_of_targets_end_before_events_of_equal_time():
     assert queries.user.tolist() == [0, 1, 1]
     assert queries.stop.tolist() == [0, 2, 2]
     assert queries.item.tolist() == [4, 3, 2]
+
+
+def test_queries_of_targets_under_leave_one_out_end_at_the_event_itself():
+    events = events_of(SEQUENCES, VOCABULARY)
+    queries = queries_of_targets(events, Part.VALIDATION, Visibility.EARLIER_IN_ORDER)
+    assert queries.stop.tolist() == [0, 2, 3]
 
 
 def test_queries_at_a_time_see_strictly_earlier_events():

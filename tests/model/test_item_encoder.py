@@ -25,7 +25,8 @@ def encoder(**overrides: object) -> ItemEncoder:
     torch.manual_seed(1)
     made = ItemEncoder(load_preset("semacdr", {"dim": 8, **overrides}), catalogue())
     # A fresh gate is even; any other must keep the limits too.
-    torch.nn.init.normal_(made.gate.weight)
+    if made.config.item_fusion == "gate":
+        torch.nn.init.normal_(made.gate.weight)
     return made.eval()
 
 
@@ -65,6 +66,34 @@ def test_one_view_switched_on_is_that_view_alone():
 def test_item_fusion_mean_shares_evenly_among_what_is_there():
     weight = encoder(item_fusion="mean")(torch.tensor([1, 8])).weight_R3
     torch.testing.assert_close(weight, torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0]]))
+
+
+def test_item_fusion_concat_and_sum_read_what_is_there_only():
+    items = torch.arange(NUM_ITEMS + 1)
+    for fusion in ("concat", "sum"):
+        made = encoder(item_fusion=fusion)
+        before = made(items).vector_RD
+        with torch.no_grad():
+            made.ids.weight += 1 + torch.randn_like(made.ids.weight)
+        after = made(items).vector_RD
+        unsupported = made.support_I1 == 0
+        torch.testing.assert_close(before[unsupported], after[unsupported], rtol=0, atol=0)
+        assert not torch.allclose(before[~unsupported], after[~unsupported])
+
+
+def test_adapter_is_each_domains_own_and_starts_as_nothing():
+    plain, made = encoder(adapter_rank=0), encoder(adapter_rank=2)
+    assert not hasattr(plain.projections["specific"], "adapter")
+    items = torch.arange(1, NUM_ITEMS + 1)
+    before = made(items).specific_RD
+    adapter = made.projections["specific"].adapter.weight
+    assert (adapter == 0).all()
+    with torch.no_grad():
+        adapter[:, :2] = torch.randn(8, 2)
+    after = made(items).specific_RD
+    first, known = made.domain_I1[items] == 0, made.get_buffer("specific_present")[items]
+    assert torch.equal(before[~first], after[~first])
+    assert not torch.isclose(before[first & known], after[first & known]).all(dim=1).any()
 
 
 def test_id_dropout_hides_ids_in_training_only_and_never_the_last_view():

@@ -145,8 +145,8 @@ def test_training_read_out_equals_the_inference_read_out():
     with torch.inference_mode():
         items = encode_all_items(model)
         expected = user_states(model, items, events, queries, max_length=20)
-        for batch, event in epoch_batches(events, windows, 4, np.random.default_rng(0)):
-            states = model.user_states(items.vector_RD, batch)
+        for batch in epoch_batches(events, windows, 4, np.random.default_rng(0)):
+            states, event = model.user_states(items.vector_RD, batch.histories), batch.event
             torch.testing.assert_close(states.vector_QD, expected.vector_QD[event], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(states.weight_Q3, expected.weight_Q3[event], rtol=1e-4, atol=1e-5)
 
@@ -206,3 +206,38 @@ def test_query_time_changes_only_recency(toy_checkpoint: Path, toy_artifacts: di
     now, then = loaded.user_states(events, queries), loaded.user_states(events, later)
     assert torch.isfinite(then.vector_QD).all()
     assert not torch.equal(now.weight_Q3, then.weight_Q3)
+
+
+def test_cross_attention_starts_as_identity_and_then_counts():
+    sequences = sequences_of(2)
+    model, plain = model_of(2), model_of(2, cross_attention=False)
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if "cross_attention" not in name})
+    with torch.no_grad():
+        model.cross_attention.gate.fill_(0)
+    torch.testing.assert_close(scores(model, sequences, 2), scores(plain, sequences, 2), rtol=0, atol=0)
+    with torch.no_grad():
+        model.cross_attention.gate.fill_(1)
+    assert not torch.allclose(scores(model, sequences, 2), scores(plain, sequences, 2))
+
+
+def test_towers_have_weights_of_their_own():
+    model = model_of(2, backbone="towers")
+    assert set(model.sequences) == {"target", "source", "mixed"}
+    sequences = sequences_of(2)
+    before = scores(model, sequences, 2)
+    with torch.no_grad():
+        model.sequences["source"].norm.weight.zero_()
+        model.sequences["source"].norm.bias.zero_()
+    assert not torch.allclose(scores(model, sequences, 2), before)
+
+
+@pytest.mark.parametrize("fusion", ["mean", "sum", "concat"])
+def test_sequence_fusion_of_one_thread_is_that_thread_or_a_map_of_it(fusion: str):
+    model = model_of(2, threads=["mixed"], sequence_fusion=fusion)
+    assert torch.isfinite(scores(model, sequences_of(2), 2)).all()
+    state, facts = torch.randn(3, 3, 8), torch.zeros(3, 5)
+    usable = torch.tensor([[False, False, True]]).expand(3, -1)
+    fused, weight = model.fusion(state, usable, facts)
+    assert weight.tolist() == [[0, 0, 1]] * 3
+    if fusion != "concat":
+        torch.testing.assert_close(fused, state[:, 2])

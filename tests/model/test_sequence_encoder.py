@@ -1,7 +1,17 @@
+import pytest
 import torch
 
+from semacdr.model.config import load_preset
 from semacdr.model.semacdr import last_by_domain
-from semacdr.model.sequence_encoder import SequenceEncoder, causal_mask, counts_by_domain, own_mask
+from semacdr.model.sequence_encoder import (
+    Dropout,
+    Histories,
+    Reading,
+    SequenceEncoder,
+    causal_mask,
+    counts_by_domain,
+    own_mask,
+)
 
 DOMAIN = torch.tensor([[0, 1, 0, 2, 1, 0], [1, 1, 0, 0, 0, 0]])
 IS_EVENT = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0]], dtype=torch.bool)
@@ -28,31 +38,91 @@ def test_counts_and_last_positions_equal_a_naive_loop():
                 assert last[row, position, domain] == (seen[-1] if seen else -1)
 
 
-def encoder():
+TIME = torch.tensor([[0, 1, 5, 5, 90, 0], [3, 3, 400, 0, 0, 0]]) * 86_400
+HISTORIES = Histories(DOMAIN, TIME, IS_EVENT)
+BOTH = [Reading.MIXED, Reading.OWN]
+KINDS = [
+    {"domain_price": True},
+    {"position": "learned"},
+    {"position": "rope+time", "block": "ligr", "domain_price": True},
+    {},
+]
+
+
+def encoder(**overrides: object) -> SequenceEncoder:
     torch.manual_seed(0)
-    return SequenceEncoder(dim=8, num_blocks=2, num_heads=2, dropout=0.0, num_domains=3).eval()
+    made = SequenceEncoder(load_preset("semacdr", {"dim": 8, "dropout": 0.0, **overrides}), num_domains=3).eval()
+    for name, parameter in made.named_parameters():
+        if name in ("time_bias", "price", "domains.weight"):
+            torch.nn.init.normal_(parameter)
+    return made
 
 
-def test_encoder_own_state_equals_the_mixed_state_of_the_domains_events_alone():
+def only(rows: slice | list[int], events: slice | list[int]) -> Histories:
+    return Histories(DOMAIN[rows][:, events], TIME[rows][:, events], IS_EVENT[rows][:, events])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoder_own_state_equals_the_mixed_state_of_the_domains_events_alone(kind: dict[str, object]):
     x = torch.randn(1, 6, 8)
-    _, own = encoder()(x, DOMAIN[:1], IS_EVENT[:1])
+    if kind.get("position") == "learned":
+        pytest.skip("own positions count from 1, mixed ones from 0: only differences are alike")
+    own = encoder(**kind)(x, only(slice(1), slice(6)), BOTH)[1]
     chosen = [0, 2]
-    alone, _ = encoder()(x[:, chosen], DOMAIN[:1, chosen], IS_EVENT[:1, chosen], own=False)
+    (alone,) = encoder(**kind)(x[:, chosen], only(slice(1), chosen), [Reading.MIXED])
     torch.testing.assert_close(own[:, chosen], alone)
 
 
-def test_encoder_changing_a_later_event_changes_no_earlier_state():
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoder_changing_a_later_event_changes_no_earlier_state(kind: dict[str, object]):
     x = torch.randn(2, 6, 8)
     changed = x.clone()
     changed[:, 3:] += torch.randn(2, 3, 8)
-    for before, after in zip(encoder()(x, DOMAIN, IS_EVENT), encoder()(changed, DOMAIN, IS_EVENT), strict=True):
+    for before, after in zip(
+        encoder(**kind)(x, HISTORIES, BOTH), encoder(**kind)(changed, HISTORIES, BOTH), strict=True
+    ):
         torch.testing.assert_close(before[:, :3], after[:, :3], rtol=0, atol=0)
         assert not torch.allclose(before[0, 3], after[0, 3])
 
 
-def test_encoder_padding_changes_no_state():
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoder_padding_changes_no_state(kind: dict[str, object]):
     x = torch.randn(2, 6, 8)
-    for long, short in zip(
-        encoder()(x, DOMAIN, IS_EVENT), encoder()(x[1:, :3], DOMAIN[1:, :3], IS_EVENT[1:, :3]), strict=True
-    ):
+    longer = encoder(**kind)(x, HISTORIES, BOTH)
+    shorter = encoder(**kind)(x[1:, :3], only(slice(1, 2), slice(3)), BOTH)
+    for long, short in zip(longer, shorter, strict=True):
         torch.testing.assert_close(long[1:, :3], short)
+
+
+def test_encoder_price_high_enough_shuts_the_other_domains_out():
+    made, x = encoder(domain_price=True), torch.randn(1, 6, 8)
+    changed = x.clone()
+    changed[0, [1, 3, 4]] = torch.randn(3, 8)
+    histories = only(slice(1), slice(6))
+    with torch.no_grad():
+        made.price.fill_(100.0)
+        dear = [made(one, histories, [Reading.MIXED])[0][0, [0, 2]] for one in (x, changed)]
+        made.price.fill_(-100.0)
+        free = [made(one, histories, [Reading.MIXED])[0][0, 2] for one in (x, changed)]
+    torch.testing.assert_close(dear[0], dear[1])
+    assert not torch.allclose(free[0], free[1])
+
+
+def test_encoder_time_bias_tells_near_from_far():
+    made, x = encoder(position="rope+time"), torch.randn(1, 6, 8)
+    sooner = Histories(DOMAIN[:1], torch.arange(6)[None], IS_EVENT[:1])
+    before, after = (made(x, histories, [Reading.MIXED])[0] for histories in (only(slice(1), slice(6)), sooner))
+    torch.testing.assert_close(before[0, 0], after[0, 0])
+    assert not torch.allclose(before[0, 4], after[0, 4])
+
+
+def test_dropout_drops_its_share_keeps_the_mean_and_rests_in_evaluation():
+    torch.manual_seed(0)
+    made, x = Dropout(0.3), torch.ones(101, 99)
+    dropped = made(x)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.03)
+    # Neighbours share a draw, not a fate.
+    both = ((dropped == 0).flatten()[:-1] & (dropped == 0).flatten()[1:]).float().mean()
+    assert both.item() == pytest.approx(0.09, abs=0.02)
+    assert made.eval()(x) is x

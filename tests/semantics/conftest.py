@@ -80,11 +80,16 @@ def write_items(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def write_interactions(folder: Path, counts: dict[tuple[str, str], int]) -> Path:
+    """Write events that training sees, and as many again and more of a later time that it does not."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
         {"user_id": f"u{number}", "domain": domain, "item_id": item, "timestamp_s": 10**9 + number, "rating": None}
         for (domain, item), count in counts.items()
         for number in range(count)
+    ]
+    rows += [
+        {"user_id": "late", "domain": "films", "item_id": "m1", "timestamp_s": 2 * 10**9, "rating": None}
+        for _ in range(len(rows))
     ]
     frame = pl.DataFrame(rows, schema=schema_of(Interactions))
     frame.sort("domain", "user_id", "timestamp_s", "item_id").write_parquet(folder / "interactions.parquet")

@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from semacdr.model.histories import events_of
+from semacdr.model.histories import Visibility, events_of
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.training.batches import epoch_batches, position_weights, training_windows
+from semacdr.training.batches import Share, epoch_batches, position_weights, training_windows
 
 VOCABULARY = Vocabulary.of_items(pl.DataFrame({"domain": ["a"] * 12, "item_id": [f"i{n:02d}" for n in range(12)]}))
 
@@ -33,6 +33,11 @@ def test_training_windows_read_strictly_earlier_events():
     assert windows.seen.tolist() == [-1, -1, 1, 1, 3]
 
 
+def test_training_windows_under_leave_one_out_read_everything_before_in_order():
+    windows = training_windows(events([1, 1, 2, 2, 3]), 10, Visibility.EARLIER_IN_ORDER)
+    assert windows.seen.tolist() == [-1, 0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("length", [1, 2, 5, 8])
 def test_training_windows_predict_every_event_once_within_the_length(length: int):
     made = events(list(range(11)), [5], list(range(8)))
@@ -51,7 +56,7 @@ def test_epoch_batches_are_the_same_for_one_seed_and_hold_every_position_once():
     windows = training_windows(made, max_length=5)
 
     def run(seed: int) -> list[list[int]]:
-        return [event.tolist() for _, event in epoch_batches(made, windows, 8, np.random.default_rng(seed))]
+        return [batch.event.tolist() for batch in epoch_batches(made, windows, 8, np.random.default_rng(seed))]
 
     assert run(1) == run(1)
     assert run(1) != run(2)
@@ -64,3 +69,17 @@ def test_position_weights_halve_with_each_share_of_newer_events_and_have_mean_on
     raw = np.array([0.5**1.5, 0.5, 1, 1])
     assert position_weights(made, half_life=0.5).tolist() == pytest.approx((raw / raw.mean()).tolist())
     assert position_weights(made, half_life=None).tolist() == [1, 1, 1, 1]
+
+
+def test_epoch_batches_shares_of_two_processes_make_up_the_whole():
+    made = events(*[list(range(1 + number % 7)) for number in range(40)])
+    windows = training_windows(made, max_length=5)
+
+    def run(share: Share) -> list[tuple[list[int], int]]:
+        batches = epoch_batches(made, windows, 8, np.random.default_rng(0), share)
+        return [(batch.event.tolist(), batch.num_queries) for batch in batches]
+
+    whole, first, second = run(Share(0, 1)), run(Share(0, 2)), run(Share(1, 2))
+    for (events_of_all, total), (one, same), (other, again) in zip(whole, first, second, strict=True):
+        assert sorted(one + other) == sorted(events_of_all)
+        assert total == same == again == len(events_of_all)

@@ -14,11 +14,13 @@ from semacdr.training.fit import Fit, FitInputs, catalogue_of
 
 
 def inputs_of(artifacts: dict[str, Path], part: str = Part.TRAIN, **overrides: object) -> FitInputs:
-    vocabulary = Vocabulary.of_items(pl.read_parquet(artifacts["items"] / "items.parquet"))
+    items = pl.read_parquet(artifacts["items"] / "items.parquet")
+    vocabulary = Vocabulary.of_items(items)
     return FitInputs(
         config=load_preset("semacdr", {"dim": 8, "num_blocks": 1, "batch_users": 16, **overrides}),
         vocabulary=vocabulary,
         text=read_text_vectors(artifacts["embeddings"], vocabulary),
+        titles=items.select("domain", "item_id", "title"),
         events=read_events(artifacts["sequences"], vocabulary).up_to(part),
         max_length=12,
     )
@@ -100,11 +102,13 @@ def test_every_preset_overfits_twenty_sequences(preset: str):
         preset,
         {
             "dim": 16, "num_blocks": 1, "dropout": 0.0, "id_dropout": 0.0,
-            "alignment_weight": 0.0, "uniformity_weight": 0.0,
+            "alignment_weight": 0.0, "uniformity_weight": 0.0, "domain_alignment_weight": 0.0,
+            "user_alignment_weight": 0.0,
             "learning_rate": 2e-2, "warmup_steps": 0, "half_life": None, "batch_users": 20,
         },
     )  # fmt: skip
-    inputs = FitInputs(config=config, vocabulary=vocabulary, text=text, events=events, max_length=steps)
+    titles = vocabulary.table.select("domain", "item_id", title="item_id")
+    inputs = FitInputs(config=config, vocabulary=vocabulary, text=text, titles=titles, events=events, max_length=steps)
     fit = Fit(inputs, seed=0)
     losses = [fit.epoch() for _ in range(80)]
     # Nobody can tell which user it is at the first event, nor, from one domain's history alone, at the first of b.

@@ -1,0 +1,299 @@
+"""Score experts: what memory alone says of an item, for a user, at a time.
+
+    popularity    an item's share of its domain's events, faded with age by three half-lives
+    transitions   what followed the last items of the history, in anyone's history
+    title         how near an item's title lies to those of the last items of the history
+    semantics     the same of its two texts
+
+Every score is computed from events strictly before the query, so that a training event never says a word about itself:
+the fit's events are kept whole, with their times, and filtered at each query. Memory-based scorers of this kind are
+what no trained peer has beaten under a global temporal split (docs/decisions); a gate weighs them (``gate.py``).
+"""
+
+# Shapes: Q queries, I items of one domain, X expert columns, E events of the fit, M recent items, K width of a text.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from jaxtyping import Float
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from torch import Tensor
+
+from semacdr.model.config import Expert
+from semacdr.model.histories import Events, IntArray, Queries, ragged
+from semacdr.model.text_vectors import TextVectors
+from semacdr.model.vocabulary import Vocabulary
+from semacdr.tables import View
+
+SECONDS_PER_DAY = 86_400
+HALF_LIVES_DAYS = (7, 30, 180)
+"""From a week's craze to half a year's taste; the gate chooses among them."""
+RECENT = 10
+"""Items of the history that transitions and texts look at."""
+RECENT_DECAY = 0.8
+"""Weight of each of them, relative to the one after it (amazon-food-kitchen, validation: docs/log.md)."""
+WINDOW = 5
+"""Events after an item that count as following it; the n-th counts 1/n."""
+TRANSITION_HALF_LIFE_DAYS = 360
+SMALLEST = 1e-4
+"""Floor under shares and transition rates before the logarithm is taken: about one event in ten thousand."""
+
+FloatArray = npt.NDArray[np.float32]
+
+COLUMNS: Mapping[Expert, tuple[str, ...]] = {
+    Expert.POPULARITY: tuple(f"popularity_{days}" for days in HALF_LIVES_DAYS),
+    Expert.TRANSITIONS: ("transitions",),
+    Expert.TITLE: ("title",),
+    Expert.SEMANTICS: tuple(str(view) for view in View),
+}
+"""The columns of scores that each expert gives, in order."""
+
+
+def column_names(experts: Sequence[Expert]) -> tuple[str, ...]:
+    """Return the names of the score columns of some experts, in order."""
+    return tuple(name for expert in Expert if expert in experts for name in COLUMNS[expert])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the experts remember: the fit's events, and every item's texts."""
+
+    offsets: IntArray
+    """Events of user ``u``: ``offsets[u]:offsets[u + 1]``, oldest first."""
+    item: IntArray
+    time_s: IntArray
+    title: sparse.csr_matrix
+    """TF-IDF of the titles by ``item_index``, rows of length 1 (or 0: no title)."""
+    text: Mapping[View, FloatArray]
+    """Vectors of length 1 by ``item_index``, their mean taken out."""
+    bounds: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(
+        cls, events: Events, vocabulary: Vocabulary, titles: pl.DataFrame, text: Mapping[View, TextVectors]
+    ) -> "Memory":
+        """Remember the events of a fit.
+
+        Args:
+            events: those that the fit may see.
+            vocabulary: of the items.
+            titles: domain, item_id, title.
+            text: both views' vectors.
+        """
+        return cls(
+            offsets=events.offsets,
+            item=events.item,
+            time_s=events.time_s,
+            title=title_tfidf(titles, vocabulary),
+            text={view: _unit(vectors) for view, vectors in text.items()},
+            bounds=vocabulary.bounds,
+        )
+
+    @cached_property
+    def by_time(self) -> IntArray:
+        """The events in the order of time."""
+        return np.argsort(self.time_s, kind="stable")
+
+    @cached_property
+    def following(self) -> "Following":
+        """What followed each item."""
+        return Following.of(self)
+
+    @property
+    def last_s(self) -> int:
+        """The time of the last event."""
+        return int(self.time_s.max(initial=0))
+
+
+@dataclass(frozen=True)
+class Following:
+    """For each item, what was taken within ``WINDOW`` events after it: entries ``start[item]:start[item + 1]``."""
+
+    start: IntArray
+    item: IntArray
+    time_s: IntArray
+    """When it was taken."""
+    weight: FloatArray
+
+    @classmethod
+    def of(cls, memory: Memory) -> "Following":
+        """Find the pairs of events of one user that lie near each other.
+
+        Two events of one timestamp follow each other both ways: their order is not known.
+        """
+        user = np.repeat(np.arange(len(memory.offsets) - 1), np.diff(memory.offsets))
+        columns = []
+        for distance in range(1, WINDOW + 1):
+            before = np.flatnonzero(user[distance:] == user[:-distance])
+            after = before + distance
+            weight = np.full(len(before), 1 / distance, np.float32)
+            columns.append((before, after, weight))
+            tied = memory.time_s[before] == memory.time_s[after]
+            columns.append((after[tied], before[tied], weight[tied]))
+        source, taken, weight = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        order = np.argsort(memory.item[source], kind="stable")
+        num_items = memory.bounds[-1][1]
+        return cls(
+            start=np.searchsorted(memory.item[source][order], np.arange(num_items + 1)).astype(np.int64),
+            item=memory.item[taken][order],
+            time_s=memory.time_s[taken][order],
+            weight=weight[order],
+        )
+
+
+def title_tfidf(titles: pl.DataFrame, vocabulary: Vocabulary) -> sparse.csr_matrix:
+    """Return the TF-IDF vectors of the titles by ``item_index``; row 0 pads."""
+    joined = vocabulary.table.join(titles, on=["domain", "item_id"], how="left", maintain_order="left")
+    texts = ["", *joined["title"].fill_null("").to_list()]
+    vectoriser = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\w+", dtype=np.float32)  # noqa: S106
+    try:
+        return vectoriser.fit_transform(texts).tocsr()
+    except ValueError:
+        # scikit-learn's only word for: not one word in all titles.
+        return sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+
+
+def _unit(vectors: TextVectors) -> FloatArray:
+    """The raw vectors less their mean, of length 1, in the half precision that a checkpoint stores; 0 without text."""
+    raw, present = vectors.raw_I1E, vectors.present_I1
+    mean = raw[present].mean(dim=0) if present.any() else torch.zeros(raw.shape[1])
+    unit: FloatArray = (torch.nn.functional.normalize(raw - mean, dim=1) * present[:, None]).half().float().numpy()
+    return unit
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The queries of one call, with the last events of their histories."""
+
+    time_s: IntArray
+    row: IntArray
+    """Of each recent event, its query."""
+    item: IntArray
+    weight: FloatArray
+    """``RECENT_DECAY`` to the power of how many events came after it."""
+
+    @classmethod
+    def of(cls, events: Events, queries: Queries, chosen: IntArray) -> "Asked":
+        """Collect the last ``RECENT`` events of some queries' histories."""
+        stop = queries.stop[chosen]
+        first = np.maximum(events.offsets[queries.user[chosen]], stop - RECENT)
+        row, index = ragged(first, stop)
+        weight = (RECENT_DECAY ** (stop[row] - 1 - index)).astype(np.float32)
+        return cls(time_s=queries.time_s[chosen], row=row, item=events.item[index], weight=weight)
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+    def profile(self, num_items: int) -> sparse.csr_matrix:
+        """Return the queries as weighted sums of items."""
+        return sparse.csr_matrix((self.weight, (self.row, self.item)), shape=(len(self), num_items))
+
+
+def expert_scores(
+    memory: Memory, experts: Sequence[Expert], events: Events, queries: Queries, chosen: IntArray, domain: int
+) -> Float[Tensor, "columns queries items"]:
+    """Return the scores of a domain's items for some queries, one matrix per column of ``column_names``.
+
+    Args:
+        memory: of the fit.
+        experts: which are switched on.
+        events: the users' events, in which histories lie.
+        queries: at their times.
+        chosen: which of them.
+        domain: whose items.
+    """
+    asked = Asked.of(events, queries, chosen)
+    start, stop = memory.bounds[domain]
+    columns: list[FloatArray] = []
+    if Expert.POPULARITY in experts:
+        columns += popularity(memory, asked.time_s, domain)
+    if Expert.TRANSITIONS in experts:
+        columns.append(np.log(transitions(memory, asked, domain) + SMALLEST))
+    profile = asked.profile(memory.bounds[-1][1])
+    if Expert.TITLE in experts:
+        columns.append((profile @ memory.title @ memory.title[start:stop].T).toarray())
+    if Expert.SEMANTICS in experts:
+        columns += [(profile @ memory.text[view]) @ memory.text[view][start:stop].T for view in View]
+    return torch.from_numpy(np.stack(columns) if columns else np.zeros((0, len(chosen), stop - start), np.float32))
+
+
+def popularity(memory: Memory, time_s: IntArray, domain: int) -> list[FloatArray]:
+    """Return, per half-life, the log share of each item among the domain's events strictly before each time."""
+    start, stop = memory.bounds[domain]
+    # Shares do not fade together: after the last event they stay as they are.
+    moments, of_query = np.unique(np.minimum(time_s, memory.last_s + 1), return_inverse=True)
+    of_domain = memory.by_time[(memory.item[memory.by_time] >= start) & (memory.item[memory.by_time] < stop)]
+    item, event_s = memory.item[of_domain] - start, memory.time_s[of_domain]
+    known = np.searchsorted(event_s, moments, side="left")
+    columns = []
+    for half_life in HALF_LIVES_DAYS:
+        rate = np.log(2) / (half_life * SECONDS_PER_DAY)
+        faded, share = np.zeros(stop - start), np.zeros((len(moments), stop - start), np.float32)
+        done, now_s = 0, moments[0] if len(moments) else 0
+        for at, (moment, upto) in enumerate(zip(moments, known, strict=True)):
+            faded *= np.exp(-rate * (moment - now_s))
+            fresh = slice(done, upto)
+            faded += np.bincount(item[fresh], np.exp(-rate * (moment - event_s[fresh])), minlength=stop - start)
+            done, now_s = upto, moment
+            share[at] = faded / max(faded.sum(), np.finfo(np.float64).tiny)
+        columns.append(np.log(share + SMALLEST)[of_query])
+    return columns
+
+
+def transitions(memory: Memory, asked: Asked, domain: int) -> FloatArray:
+    """Return how often each item followed the last items of the history before the query, as a weighted rate."""
+    start, stop = memory.bounds[domain]
+    following = memory.following
+    score = np.zeros(len(asked) * (stop - start))
+    source, entry = ragged(following.start[asked.item], following.start[asked.item + 1])
+    row, taken = asked.row[source], following.item[entry]
+    age_s = asked.time_s[row] - following.time_s[entry]
+    known = age_s > 0
+    faded = following.weight[entry] * 0.5 ** (age_s.clip(min=0) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY)) * known
+    # All that followed a source item, in whatever domain: its rates sum to less than 1, the less the rarer it is.
+    total = np.bincount(source, faded, minlength=len(asked.item)) + 1
+    weight = faded * (asked.weight / total)[source]
+    here = known & (taken >= start) & (taken < stop)
+    np.add.at(score, row[here] * (stop - start) + taken[here] - start, weight[here])
+    return score.reshape(len(asked), stop - start).astype(np.float32)
+
+
+def memory_tensors(memory: Memory) -> dict[str, Tensor]:
+    """Return the memory as tensors for a checkpoint."""
+    arrays: dict[str, Any] = {
+        "offsets": memory.offsets,
+        "item": memory.item.astype(np.int32),
+        "time_s": memory.time_s,
+        "title_data": memory.title.data.astype(np.float32),
+        "title_indices": memory.title.indices.astype(np.int32),
+        "title_indptr": memory.title.indptr.astype(np.int64),
+        "title_width": np.array([memory.title.shape[1]], np.int64),
+        **{f"text_{view}": unit.astype(np.float16) for view, unit in memory.text.items()},
+    }
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+
+
+def memory_of(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> Memory:
+    """Return the memory that ``memory_tensors`` wrote.
+
+    Raises:
+        KeyError: a tensor is missing.
+    """
+    array = {name: tensors[name].numpy() for name in tensors}
+    shape = (len(array["title_indptr"]) - 1, int(array["title_width"][0]))
+    parts = (array["title_data"], array["title_indices"], array["title_indptr"])
+    return Memory(
+        offsets=array["offsets"],
+        item=array["item"].astype(np.int64),
+        time_s=array["time_s"],
+        title=sparse.csr_matrix(parts, shape=shape),
+        text={view: array[f"text_{view}"].astype(np.float32) for view in View},
+        bounds=vocabulary.bounds,
+    )

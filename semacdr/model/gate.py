@@ -1,0 +1,113 @@
+"""The score gate: how much the trained score and each expert count, for this user, at this time, on this kind of item.
+
+The final score is linear in what goes into it:
+
+    s(u, i) = sum over columns x of  (A_x . facts(u) + C_x[support(i)]) s_x(u, i)  +  b[support(i)]
+
+with the trained score as the first column. So fitting it by softmax cross-entropy is a convex problem with one solution
+(a conditional logit, McFadden 1974, section II), the same on every machine and in every order.
+"""
+
+# Shapes: Q queries, I items, X columns (the trained score first), F facts, C candidates, B support buckets.
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from semacdr.model.experts import SECONDS_PER_DAY, FloatArray
+from semacdr.model.histories import Events, IntArray, Queries
+
+SUPPORT_EDGES = (1, 6, 21)
+"""Items are cold, of 1-5, of 6-20 or of more events (research 3.2-7)."""
+NUM_BUCKETS = len(SUPPORT_EDGES) + 1
+NUM_FACTS = 6
+"""One; log counts of the own and the other domains' history; log days since the last event of each; log days since the
+last event that the fit has seen."""
+
+
+def query_facts(events: Events, queries: Queries, last_s: int, num_domains: int) -> FloatArray:
+    """Return what the gate knows of each query: ``NUM_FACTS`` numbers, then which domain is asked for."""
+    first, stop = events.offsets[queries.user], queries.stop
+    facts = np.zeros((len(queries), NUM_FACTS + num_domains), np.float32)
+    facts[:, 0] = 1
+    for domain in range(num_domains):
+        here = events.domain == domain
+        before = np.concatenate([[0], np.cumsum(here)])
+        count = before[stop] - before[first]
+        latest = np.maximum.accumulate(np.concatenate([[-1], np.where(here, np.arange(len(here)), -1)]))
+        last = latest[stop]
+        days = np.where(count > 0, (queries.time_s - events.time_s[last.clip(min=0)]) / SECONDS_PER_DAY, 0.0)
+        own = queries.domain == domain
+        facts[own, 1] += count[own]
+        facts[~own, 2] += count[~own]
+        facts[own, 3] = days[own]
+        source = ~own & (count > 0)
+        nearest = np.where(facts[:, 4] > 0, np.minimum(facts[:, 4], days), days)
+        facts[source, 4] = nearest[source]
+        facts[own, NUM_FACTS + domain] = 1
+    facts[:, 5] = (queries.time_s - last_s).clip(min=0) / SECONDS_PER_DAY
+    facts[:, 1:NUM_FACTS] = np.log1p(facts[:, 1:NUM_FACTS])
+    return facts
+
+
+def support_bucket(support: IntArray) -> IntArray:
+    """Return the bucket of each item's support."""
+    return np.searchsorted(SUPPORT_EDGES, support, side="right").astype(np.int64)
+
+
+class ScoreGate(nn.Module):
+    """The weights of the columns; a fresh gate passes the trained score on as it is."""
+
+    mean_F: Tensor
+    scale_F: Tensor
+
+    def __init__(self, num_columns: int, num_domains: int) -> None:
+        super().__init__()
+        num_facts = NUM_FACTS + num_domains
+        self.register_buffer("mean_F", torch.zeros(num_facts))
+        self.register_buffer("scale_F", torch.ones(num_facts))
+        self.by_fact = nn.Parameter(torch.zeros(num_columns, num_facts))
+        with torch.no_grad():
+            self.by_fact[0, 0] = 1
+        self.by_support = nn.Parameter(torch.zeros(num_columns, NUM_BUCKETS))
+        self.bias = nn.Parameter(torch.zeros(NUM_BUCKETS))
+
+    def standardise(self, facts_QF: Float[Tensor, "queries facts"]) -> None:
+        """Measure facts from their mean over these queries, in their spread; the constant stays."""
+        self.mean_F[1:] = facts_QF[:, 1:].mean(dim=0)
+        self.scale_F[1:] = facts_QF[:, 1:].std(dim=0, unbiased=False).clamp(min=1e-3)
+
+    def boosted(self, boost: float) -> "ScoreGate":
+        """Raise the score of cold items, and return the gate."""
+        with torch.no_grad():
+            self.bias[0] += boost
+        return self
+
+    def weights(self, facts_QF: Float[Tensor, "queries facts"]) -> Float[Tensor, "queries columns"]:
+        """Return the part of each column's weight that depends on the query."""
+        return ((facts_QF - self.mean_F) / self.scale_F) @ self.by_fact.T
+
+    def forward(
+        self,
+        score_XQI: Float[Tensor, "columns queries items"],
+        facts_QF: Float[Tensor, "queries facts"],
+        bucket_I: Int[Tensor, " items"],
+    ) -> Float[Tensor, "queries items"]:
+        """Return the final scores of the same items for all queries."""
+        weight_QX = self.weights(facts_QF)
+        by_support_XI = self.by_support[:, bucket_I]
+        total_QI = self.bias[bucket_I].expand(len(facts_QF), -1).clone()
+        for column, score_QI in enumerate(score_XQI):
+            total_QI.addcmul_(weight_QX[:, column, None] + by_support_XI[column], score_QI)
+        return total_QI
+
+    def of_candidates(
+        self,
+        score_QCX: Float[Tensor, "queries candidates columns"],
+        facts_QF: Float[Tensor, "queries facts"],
+        bucket_QC: Int[Tensor, "queries candidates"],
+    ) -> Float[Tensor, "queries candidates"]:
+        """Return the final scores of each query's own candidates."""
+        weight_QCX = self.weights(facts_QF)[:, None, :] + self.by_support.T[bucket_QC]
+        return (weight_QCX * score_QCX).sum(dim=2) + self.bias[bucket_QC]

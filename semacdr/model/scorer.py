@@ -1,0 +1,96 @@
+"""The final score: the trained score beside those of the experts, weighed by the gate.
+
+Retrieval can take it apart: each column's best items are candidates, and the final score ranks their union.
+"""
+
+# Shapes: Q queries, I items of one domain, X columns (the trained score first), R items and the padding, D model width.
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from semacdr.model.config import Expert
+from semacdr.model.experts import Memory, column_names, expert_scores
+from semacdr.model.gate import ScoreGate, query_facts, support_bucket
+from semacdr.model.histories import Events, IntArray, Queries
+from semacdr.model.vocabulary import Vocabulary
+
+TRAINED = "trained"
+"""The name of the first column."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the experts and the gate need at inference; the trained score needs none of it."""
+
+    experts: tuple[Expert, ...]
+    memory: Memory
+    gate: ScoreGate
+    bucket: IntArray
+    """Of each item's support in the fit, by ``item_index``."""
+
+    @classmethod
+    def of(cls, experts: tuple[Expert, ...], memory: Memory, gate: ScoreGate) -> "Scoring":
+        """Count the items' support from the memory."""
+        support = np.bincount(memory.item, minlength=memory.bounds[-1][1]).astype(np.int64)
+        return cls(experts=experts, memory=memory, gate=gate, bucket=support_bucket(support))
+
+
+@dataclass(frozen=True)
+class FinalScorer:
+    """Scores all items of a domain for some of the queries it was made for."""
+
+    vector_QD: Float[Tensor, "queries dim"]
+    vector_RD: Float[Tensor, "rows dim"]
+    """All items, by ``item_index``."""
+    events: Events
+    queries: Queries
+    vocabulary: Vocabulary
+    scoring: Scoring | None
+    """None: the trained score is the final one."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the score columns."""
+        return (TRAINED, *(column_names(self.scoring.experts) if self.scoring else ()))
+
+    def scores(self, chosen: IntArray, domain: int) -> Float[Tensor, "columns queries items"]:
+        """Return every column's scores of a domain's items."""
+        start, stop = self.vocabulary.bounds[domain]
+        trained_QI = self.vector_QD[torch.from_numpy(chosen)] @ self.vector_RD[start:stop].T
+        if self.scoring is None:
+            return trained_QI[None]
+        expert_XQI = expert_scores(self.scoring.memory, self.scoring.experts, self.events, self.queries, chosen, domain)
+        return torch.cat([trained_QI[None], expert_XQI])
+
+    def final(self, score_XQI: Tensor, chosen: IntArray, domain: int) -> Float[Tensor, "queries items"]:
+        """Return the final scores, from the columns'."""
+        if self.scoring is None:
+            return score_XQI[0]
+        start, stop = self.vocabulary.bounds[domain]
+        bucket_I = torch.from_numpy(self.scoring.bucket[start:stop])
+        final_QI: Tensor = self.scoring.gate(score_XQI, self._facts[torch.from_numpy(chosen)], bucket_I)
+        return final_QI
+
+    def __call__(self, chosen: IntArray, domain: int) -> Float[Tensor, "queries items"]:
+        """Return the final scores of a domain's items."""
+        return self.final(self.scores(chosen, domain), chosen, domain)
+
+    def candidates(self, chosen: IntArray, domain: int, per_column: int) -> Bool[Tensor, "queries items"]:
+        """Return which items are among the best ``per_column`` of any column: what a second stage would re-score."""
+        score_XQI = self.scores(chosen, domain)
+        best_XQK = score_XQI.topk(min(per_column, score_XQI.shape[2]), dim=2).indices
+        candidate_QI = torch.zeros(score_XQI.shape[1:], dtype=torch.bool)
+        for best_QK in best_XQK:
+            candidate_QI.scatter_(1, best_QK, value=True)
+        return candidate_QI
+
+    @cached_property
+    def _facts(self) -> Tensor:
+        assert self.scoring is not None
+        num_domains = len(self.vocabulary.domains)
+        return torch.from_numpy(query_facts(self.events, self.queries, self.scoring.memory.last_s, num_domains))

@@ -1,0 +1,38 @@
+"""Train by several processes, outside the pipeline: ``torchrun --nproc-per-node N -m semacdr.training ...``.
+
+    torchrun --nproc-per-node 2 -m semacdr.training DATASET --inputs FOLDER --output FOLDER
+
+The inputs' folder holds ``items``, ``sequences`` and ``embeddings``. Gloo on CPUs, NCCL on GPUs.
+"""
+
+from pathlib import Path
+
+import click
+import torch
+import torch.distributed as dist
+
+from semacdr.dataset import load_dataset
+from semacdr.progress import Progress
+from semacdr.training.stage import Run, train
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--inputs", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of each process.")
+def main(dataset: str, inputs: Path, output: Path, threads: int) -> None:
+    """Train the DATASET's model and write a checkpoint."""
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        config = load_dataset(dataset)
+        folders = {name: inputs / name for name in ("items", "sequences", "embeddings")}
+        train(
+            config.training, config.split, folders, output, Run(threads, output.with_suffix(".snapshots")), Progress()
+        )
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Fitting the score gate on targets that neither the trained weights nor the experts have seen."""
+
+# Shapes: Q queries, I items of one domain, X columns (the trained score first), F facts, C candidates.
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from semacdr.model.experts import FloatArray, Memory, column_names
+from semacdr.model.gate import ScoreGate, query_facts
+from semacdr.model.histories import Events, IntArray, Queries
+from semacdr.model.ranking import CHUNK_SCORES, chunks, histories_of
+from semacdr.model.scorer import Scoring
+from semacdr.model.semacdr import SemaCdrModel
+from semacdr.model.vocabulary import Vocabulary
+from semacdr.training.loop import Score
+from semacdr.training.validation import Validation
+
+TOP, SAMPLED = 40, 200
+"""Candidates of a query: the best of each column, and so many more at random, which stand for all the others."""
+MAX_QUERIES = 4_000
+PULL = 3.0
+"""Strength of the pull towards the trained score alone, in targets: with few of them the gate stays shut."""
+STEPS = 60
+
+ColumnScorer = Callable[[IntArray, int], Tensor]
+"""From positions of queries and their domain to scores of the domain's items: [X, Q, I]."""
+
+
+@dataclass(frozen=True)
+class GateExamples:
+    """Targets with their candidates; the target stands first."""
+
+    score_QCX: Float[Tensor, "queries candidates columns"]
+    bucket_QC: Int[Tensor, "queries candidates"]
+    log_share_QC: Float[Tensor, "queries candidates"]
+    """log of how many items a candidate stands for; -inf: no candidate."""
+    facts_QF: Float[Tensor, "queries facts"]
+
+    @classmethod
+    def joined(cls, parts: list["GateExamples"]) -> "GateExamples":
+        """Put examples under each other, padded to the most candidates."""
+        width = max(part.score_QCX.shape[1] for part in parts)
+        pad = torch.nn.functional.pad
+
+        def missing(part: GateExamples) -> int:
+            return width - part.score_QCX.shape[1]
+
+        return cls(
+            score_QCX=torch.cat([pad(part.score_QCX, (0, 0, 0, missing(part))) for part in parts]),
+            bucket_QC=torch.cat([pad(part.bucket_QC, (0, missing(part))) for part in parts]),
+            log_share_QC=torch.cat([pad(part.log_share_QC, (0, missing(part)), value=-torch.inf) for part in parts]),
+            facts_QF=torch.cat([part.facts_QF for part in parts]),
+        )
+
+    def loss(self, gate: ScoreGate) -> Float[Tensor, ""]:
+        """Return the mean softmax cross-entropy, the items left out estimated by those drawn."""
+        score_QC = gate.of_candidates(self.score_QCX, self.facts_QF, self.bucket_QC)
+        return ((score_QC + self.log_share_QC).logsumexp(dim=1) - score_QC[:, 0]).mean()
+
+
+def gate_examples(  # noqa: PLR0913, PLR0917 (what a target and its candidates are made of)
+    scorer: ColumnScorer,
+    events: Events,
+    queries: Queries,
+    asked: IntArray,
+    facts: FloatArray,
+    bucket: IntArray,
+    vocabulary: Vocabulary,
+    rng: np.random.Generator,
+) -> GateExamples | None:
+    """Draw the candidates of at most ``MAX_QUERIES / 2`` of the asked targets; None: there is no target.
+
+    Strata: the best ``TOP`` items of every column are all there, of the rest a uniform sample, each item of which
+    counts for as many as it stands for. What the user had before is no candidate, unless it is the target.
+    """
+    if len(asked) > MAX_QUERIES // 2:
+        asked = np.sort(rng.choice(asked, MAX_QUERIES // 2, replace=False))
+    parts = []
+    for domain, (start, stop) in enumerate(vocabulary.bounds):
+        of_domain = asked[queries.domain[asked] == domain]
+        for chosen in chunks(of_domain, CHUNK_SCORES // (stop - start)):
+            score_XQI = scorer(chosen, domain)
+            index_QC, log_share_QC = _candidates(score_XQI, events, queries, chosen, domain, start, rng)
+            score_QCX = score_XQI.gather(2, index_QC.expand(len(score_XQI), -1, -1)).permute(1, 2, 0)
+            bucket_QC = torch.from_numpy(bucket)[index_QC + start]
+            parts.append(GateExamples(score_QCX, bucket_QC, log_share_QC, torch.from_numpy(facts[chosen])))
+    return GateExamples.joined(parts) if parts else None
+
+
+def _candidates(
+    score_XQI: Tensor,
+    events: Events,
+    queries: Queries,
+    chosen: IntArray,
+    domain: int,
+    start: int,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Columns of the candidates, the target's first, and the log of how many items each stands for."""
+    num_columns, num_queries, num_items = score_XQI.shape
+    target_Q1 = torch.from_numpy(queries.item[chosen] - start)[:, None]
+    row, item = histories_of(events, queries, chosen, domain)
+    had_QI = torch.zeros(num_queries, num_items, dtype=torch.bool)
+    had_QI[torch.from_numpy(row), torch.from_numpy(item - start)] = True
+    had_QI.scatter_(1, target_Q1, value=False)
+    certain_QI = torch.zeros_like(had_QI)
+    for score_QI in score_XQI:
+        best_QK = score_QI.masked_fill(had_QI, -torch.inf).topk(min(TOP, num_items), dim=1).indices
+        certain_QI.scatter_(1, best_QK, value=True)
+    certain_QI &= ~had_QI
+    certain_QI.scatter_(1, target_Q1, value=True)
+    key_QI = torch.from_numpy(rng.random((num_queries, num_items), dtype=np.float32))
+    key_QI = key_QI + certain_QI.float() - 2 * had_QI.float()
+    key_QI.scatter_(1, target_Q1, 3.0)
+    size = min(num_items, TOP * num_columns + 1 + SAMPLED)
+    index_QC = key_QI.topk(size, dim=1).indices
+    num_certain_Q1 = certain_QI.sum(dim=1, keepdim=True)
+    num_others_Q1 = num_items - had_QI.sum(dim=1, keepdim=True) - num_certain_Q1
+    num_drawn_Q1 = (~certain_QI.gather(1, index_QC) & ~had_QI.gather(1, index_QC)).sum(dim=1, keepdim=True)
+    stands_for_QC = torch.where(certain_QI.gather(1, index_QC), 1.0, num_others_Q1 / num_drawn_Q1.clamp(min=1))
+    return index_QC, stands_for_QC.masked_fill(had_QI.gather(1, index_QC), 0.0).log()
+
+
+def fit_gate(examples: GateExamples, num_domains: int, pull: float = PULL) -> ScoreGate:
+    """Return the gate of least cross-entropy, pulled towards the trained score alone."""
+    gate = ScoreGate(examples.score_QCX.shape[2], num_domains)
+    gate.standardise(examples.facts_QF)
+    spread_X = examples.score_QCX[examples.log_share_QC.isfinite()].std(dim=0).clamp(min=1e-3)
+    at_first = [parameter.detach().clone() for parameter in gate.parameters()]
+    optimiser = torch.optim.LBFGS(gate.parameters(), max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        moved = [parameter - first for parameter, first in zip(gate.parameters(), at_first, strict=True)]
+        strength = pull / len(examples.facts_QF)
+        by_column = sum((((part * spread_X[:, None]) ** 2).sum() for part in moved[:2]), moved[2].new_zeros(()))
+        loss = examples.loss(gate) + strength * (by_column + (moved[2] ** 2).sum())
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return gate.requires_grad_(requires_grad=False)
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """A gate, and what such a gate is worth on users that it was not fitted on."""
+
+    gate: ScoreGate
+    """Fitted on all targets."""
+    score: Score
+
+
+def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memory, seed: int) -> CrossFitted:
+    """Fit the gate on all validation targets, and measure it by two halves of users, each by the other's gate.
+
+    The targets lie after all events that the weights and the memory have seen: no score contains its own event.
+    """
+    queries, vocabulary = validation.queries, validation.inputs.vocabulary
+    num_domains = len(vocabulary.domains)
+    experts = validation.inputs.config.experts
+    shut = ScoreGate(1 + len(column_names(experts)), num_domains)
+    scorer = validation.scorer(model, Scoring.of(experts, memory, shut))
+    scoring = scorer.scoring
+    assert scoring is not None
+    facts = query_facts(validation.events, queries, memory.last_s, num_domains)
+    rng = np.random.default_rng(seed)
+    halves = [np.flatnonzero(queries.user % 2 == half) for half in range(2)]
+    examples = [
+        gate_examples(scorer.scores, validation.events, queries, half, facts, scoring.bucket, vocabulary, rng)
+        for half in halves
+    ]
+    boost = validation.inputs.config.cold_boost
+    gates = [fit_gate(other, num_domains).boosted(boost) if other else shut for other in reversed(examples)]
+    gate_of_query = queries.user % 2
+
+    def final(chosen: IntArray, domain: int) -> Tensor:
+        score_XQI = scorer.scores(chosen, domain)
+        final_QI = torch.empty_like(score_XQI[0])
+        for half, gate in enumerate(gates):
+            rows = torch.from_numpy(np.flatnonzero(gate_of_query[chosen] == half))
+            of_half = replace(scorer, scoring=replace(scoring, gate=gate))
+            final_QI[rows] = of_half.final(score_XQI[:, rows], chosen[rows.numpy()], domain)
+        return final_QI
+
+    both = [one for one in examples if one]
+    gate = fit_gate(GateExamples.joined(both), num_domains).boosted(boost)
+    return CrossFitted(gate=gate, score=validation.rank(final))

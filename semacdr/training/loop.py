@@ -1,0 +1,112 @@
+"""Epoch after epoch, until validation stops getting better or the epochs are done; a crash costs one epoch at most."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from tensorboardX import SummaryWriter
+from torch import Tensor
+
+from semacdr.progress import Progress
+from semacdr.training.fit import Fit
+from semacdr.training.snapshot import load_snapshot, save_snapshot
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Score:
+    """Validation, full ranking, macro over domains."""
+
+    ndcg_10: float
+    hr_10: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a fit goes on."""
+
+    name: str
+    """train or refit."""
+    max_epochs: int
+    patience: int | None = None
+    """Epochs without a better score before it ends; None: it does not end early."""
+    snapshot: Path | None = None
+    """Where to go on from after a crash; None: nowhere."""
+    tensorboard: Path | None = None
+    """Folder of TensorBoard's event files; None: none are written."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a fit."""
+
+    history: list[dict[str, Any]]
+    """One row per epoch of the ``training_history`` table."""
+    best_epoch: int
+    best: Score | None
+
+
+def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress: Progress) -> Outcome:
+    """Train as planned, and leave the fit's model with the weights of its best epoch.
+
+    Args:
+        fit: a fresh one; it goes on from the plan's snapshot if there is one.
+        plan: how long.
+        score: measures the model on validation; None: the last epoch is the best.
+        progress: where epochs are reported.
+    """
+    history: list[dict[str, Any]] = []
+    best_epoch, best, best_weights = 0, Score(-1.0, 0.0), dict[str, Tensor]()
+    if plan.snapshot is not None and plan.snapshot.is_file():
+        record, best_weights = load_snapshot(plan.snapshot, fit)
+        history, best_epoch, best = record["history"], record["best_epoch"], Score(**record["best"])
+        log.info("training goes on", fit=plan.name, epoch=len(history))
+    writer = SummaryWriter(str(plan.tensorboard / plan.name)) if plan.tensorboard else None
+    with progress.task(f"training: fit {plan.name}", plan.max_epochs) as task:
+        task.advance(len(history))
+        while len(history) < plan.max_epochs and not _over(plan, len(history), best_epoch):
+            started = time.monotonic()
+            loss, epoch = fit.epoch(), len(history) + 1
+            found = score() if score else None
+            seconds = time.monotonic() - started
+            history.append(
+                {
+                    "fit": plan.name,
+                    "epoch": epoch,
+                    "loss": loss,
+                    "validation_ndcg_10": found.ndcg_10 if found else None,
+                    "seconds": seconds,
+                }
+            )
+            if found is not None and found.ndcg_10 > best.ndcg_10:
+                best_epoch, best, best_weights = epoch, found, _copy(fit.model.state_dict())
+            facts = {} if found is None else {"validation_ndcg_10": round(found.ndcg_10, 5)}
+            log.debug("epoch", fit=plan.name, epoch=epoch, loss=round(loss, 5), seconds=round(seconds, 2), **facts)
+            task.advance(1, loss=round(loss, 4), **facts)
+            if writer is not None:
+                writer.add_scalar("loss", loss, epoch)
+                writer.add_scalar("seconds", seconds, epoch)
+                if found is not None:
+                    writer.add_scalar("validation/ndcg_10", found.ndcg_10, epoch)
+                    writer.add_scalar("validation/hr_10", found.hr_10, epoch)
+            if plan.snapshot is not None:
+                record = {"history": history, "best_epoch": best_epoch, "best": vars(best)}
+                save_snapshot(plan.snapshot, fit, record, best_weights)
+    if writer is not None:
+        writer.close()
+    if score is None:
+        return Outcome(history, len(history), None)
+    fit.model.load_state_dict(best_weights)
+    return Outcome(history, best_epoch, best)
+
+
+def _over(plan: Plan, epoch: int, best_epoch: int) -> bool:
+    return plan.patience is not None and epoch - best_epoch >= plan.patience
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in state.items()}

@@ -1,0 +1,82 @@
+"""Hyper-parameter search on validation, and on nothing else; the study is a file that the next search goes on with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import structlog
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from semacdr.dataset import Split, Training
+from semacdr.errors import ConfigError
+from semacdr.progress import Progress
+from semacdr.training.stage import Run, validate_config
+
+log = structlog.get_logger()
+
+
+def _space(trial: optuna.Trial) -> dict[str, Any]:
+    """What is tried: the same for every preset, so that none is tuned harder than another."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 3e-4, 5e-3, log=True),
+        "dropout": trial.suggest_float("dropout", 0.1, 0.6, step=0.1),
+        "id_dropout": trial.suggest_float("id_dropout", 0.0, 0.6, step=0.1),
+        "dim": trial.suggest_categorical("dim", [64, 128]),
+        "half_life": trial.suggest_categorical("half_life", [None, 0.1, 0.3]),
+    }
+
+
+def search(
+    config: Training,
+    split: Split,
+    inputs: Mapping[str, Path],
+    study_file: Path,
+    run: Run,
+    progress: Progress,
+    trials: int,
+) -> dict[str, Any]:
+    """Try configurations of a preset, score each on validation after the fit ``train``, and keep all in the study.
+
+    The first trial is the preset as it is. Test targets are never read.
+
+    Args:
+        config: preset, the overrides that stay, and the seed.
+        split: for the longest history.
+        inputs: folders of ``items``, ``sequences`` and ``embeddings``.
+        study_file: is made, or gone on with.
+        run: threads.
+        progress: where epochs are reported.
+        trials: how many more.
+
+    Returns:
+        The overrides of the best trial.
+
+    Raises:
+        ConfigError: no trial at all.
+    """
+    if trials < 1:
+        raise ConfigError("search: no trial", found=trials, expected="at least one", do="give --trials")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study_file.parent.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        study_name=config.preset,
+        storage=JournalStorage(JournalFileBackend(str(study_file))),
+        sampler=optuna.samplers.TPESampler(seed=config.seed),
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        overrides = {} if trial.number == 0 else _space(trial)
+        tried = config.model_copy(update={"overrides": {**overrides, **config.overrides}})
+        found = validate_config(tried, split, inputs, run, progress)
+        trial.set_user_attr("overrides", tried.overrides)
+        trial.set_user_attr("hr_10", found.hr_10)
+        log.info("trial", number=trial.number, ndcg_10=round(found.ndcg_10, 5), **tried.overrides)
+        return found.ndcg_10
+
+    study.optimize(objective, n_trials=trials)
+    best: dict[str, Any] = study.best_trial.user_attrs["overrides"]
+    return best

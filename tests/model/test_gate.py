@@ -1,0 +1,53 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from semacdr.model.gate import NUM_FACTS, ScoreGate, query_facts, support_bucket
+from semacdr.model.histories import queries_of_targets
+from semacdr.tables import Part
+from tests.model.test_experts import DAY, events_at
+
+
+def test_fresh_gate_passes_the_trained_score_on():
+    scores, facts = torch.randn(4, 3, 7), torch.randn(3, NUM_FACTS + 2)
+    facts[:, 0] = 1
+    gate = ScoreGate(4, 2)
+    gate.standardise(facts)
+    assert torch.equal(gate(scores, facts, torch.zeros(7, dtype=torch.int64)), scores[0])
+
+
+def test_gate_of_all_items_equals_the_gate_of_candidates():
+    torch.manual_seed(0)
+    gate = ScoreGate(4, 2)
+    for parameter in gate.parameters():
+        torch.nn.init.normal_(parameter)
+    scores, facts, bucket = torch.randn(4, 3, 7), torch.randn(3, NUM_FACTS + 2), torch.randint(0, 4, (7,))
+    of_candidates = gate.of_candidates(scores.permute(1, 2, 0), facts, bucket.expand(3, -1))
+    torch.testing.assert_close(gate(scores, facts, bucket), of_candidates)
+
+
+def test_support_bucket_edges():
+    assert support_bucket(np.array([0, 1, 5, 6, 20, 21, 999])).tolist() == [0, 1, 1, 2, 2, 3, 3]
+
+
+def test_query_facts_by_hand():
+    events = events_at([(1, "a", 1), (2, "b", 2), (4, "b", 3), (9, "a", 4)], [(5, "b", 0)])
+    facts = query_facts(events, queries_of_targets(events, Part.TEST), last_s=5 * DAY, num_domains=2)
+    assert facts.shape == (5, NUM_FACTS + 2)
+    log = math.log1p
+    # The last of the first user: one event of a 8 days ago, two of b 5 days ago, 4 days after the fit's end.
+    assert facts[3].tolist() == pytest.approx([1, log(1), log(2), log(8), log(5), log(4), 1, 0])
+    # The third: one event of each before it.
+    assert facts[2].tolist() == pytest.approx([1, log(1), log(1), log(2), log(3), 0, 0, 1])
+    # The second user has nothing before the query.
+    assert facts[4].tolist() == pytest.approx([1, 0, 0, 0, 0, 0, 0, 1])
+
+
+def test_boosted_gate_raises_cold_items_alone():
+    gate, facts = ScoreGate(2, 2), torch.ones(3, NUM_FACTS + 2)
+    scores, bucket = torch.randn(2, 3, 7), torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    before = gate(scores, facts, bucket)
+    raised = gate.boosted(0.5)(scores, facts, bucket) - before
+    torch.testing.assert_close(raised, 0.5 * (bucket == 0).float().expand(3, -1))

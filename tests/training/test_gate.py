@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semacdr.model.experts import Memory
+from semacdr.model.gate import NUM_FACTS, query_facts
+from semacdr.model.histories import read_events
+from semacdr.tables import Part
+from semacdr.training import gate as gate_module
+from semacdr.training.fit import Fit
+from semacdr.training.gate import GateExamples, cross_fitted_gate, fit_gate, gate_examples
+from semacdr.training.validation import Validation
+from tests.training.test_fit import inputs_of
+
+
+def examples_of(informative: int, num_queries: int = 300, num_candidates: int = 20) -> GateExamples:
+    """The column ``informative`` knows the target; the others are noise."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(num_queries, num_candidates, 3, generator=generator)
+    scores[:, 0, informative] += 3
+    facts = torch.ones(num_queries, NUM_FACTS + 2)
+    facts[:, 1:] = torch.randn(num_queries, NUM_FACTS + 1, generator=generator)
+    bucket = torch.randint(0, 4, (num_queries, num_candidates), generator=generator)
+    return GateExamples(scores, bucket, torch.zeros(num_queries, num_candidates), facts)
+
+
+def test_fit_gate_finds_the_column_that_knows():
+    gate = fit_gate(examples_of(2), num_domains=2)
+    weight = gate.by_fact[:, 0] + gate.by_support.mean(dim=1)
+    assert weight[2] > 1
+    assert weight[:2].abs().max() < 0.5
+
+
+def test_fit_gate_is_the_same_in_any_order_of_targets_and_for_one_target_stays_nearly_shut():
+    examples = examples_of(1)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    shuffled = GateExamples(
+        examples.score_QCX[order], examples.bucket_QC[order], examples.log_share_QC[order], examples.facts_QF[order]
+    )
+    torch.testing.assert_close(fit_gate(examples, 2).by_fact, fit_gate(shuffled, 2).by_fact, rtol=0, atol=5e-3)
+    one = GateExamples(*(tensor[:1] for tensor in vars(examples).values()))
+    assert fit_gate(one, 2).by_fact[1:].abs().max() < 0.5
+
+
+def test_gate_examples_estimate_the_cross_entropy_over_all_items(
+    toy_artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    inputs = inputs_of(toy_artifacts)
+    events = read_events(toy_artifacts["sequences"], inputs.vocabulary)
+    validation = Validation(inputs, events, seed=0)
+    queries = validation.queries
+    facts = query_facts(events, queries, 0, 2)
+    support = np.zeros(inputs.vocabulary.num_items + 1, np.int64)
+    table = torch.randn(2, len(queries), 20, generator=torch.Generator().manual_seed(0))
+    asked = np.arange(len(queries))
+
+    def loss(seed: int) -> float:
+        made = gate_examples(
+            lambda chosen, _: table[:, torch.from_numpy(chosen)], events, queries, asked, facts, support,
+            inputs.vocabulary, np.random.default_rng(seed),
+        )  # fmt: skip
+        assert made is not None
+        return made.loss(gate_module.ScoreGate(2, 2)).item()
+
+    whole = loss(0)
+    assert loss(1) == pytest.approx(whole, rel=1e-6)
+    monkeypatch.setattr(gate_module, "TOP", 2)
+    monkeypatch.setattr(gate_module, "SAMPLED", 3)
+    sampled = [loss(seed) for seed in range(40)]
+    assert np.std(sampled) > 0
+    assert np.mean(sampled) == pytest.approx(whole, rel=0.03)
+
+
+def test_cross_fitted_gate_beats_the_untrained_model_alone(toy_artifacts: dict[str, Path]):
+    inputs = inputs_of(toy_artifacts)
+    validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
+    model = Fit(inputs, seed=0).model
+    memory = Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text)
+    found = cross_fitted_gate(validation, model, memory, seed=0)
+    assert found.score.ndcg_10 > validation.score(model).ndcg_10
+    again = cross_fitted_gate(validation, model, memory, seed=0)
+    assert torch.equal(found.gate.by_fact, again.gate.by_fact)
+    assert inputs.events.up_to(Part.TRAIN).time_s.max() < validation.queries.time_s.min()

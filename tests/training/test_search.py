@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from semacdr.dataset import Split, Training
+from semacdr.errors import ConfigError
+from semacdr.progress import Progress
+from semacdr.training import Run
+from semacdr.training.search import search
+
+TINY = {"num_blocks": 1, "batch_users": 16, "max_epochs": 1}
+CONFIG = Training(preset="sasrec-mixed", overrides=TINY)
+
+
+def run(artifacts: dict[str, Path], study: Path, trials: int) -> dict[str, object]:
+    return search(CONFIG, Split(max_length=12), artifacts, study, Run(1), Progress(), trials)
+
+
+def test_search_keeps_every_trial_and_goes_on(toy_artifacts: dict[str, Path], tmp_path: Path):
+    best = run(toy_artifacts, tmp_path / "study.log", 2)
+    assert TINY.items() <= best.items()
+    run(toy_artifacts, tmp_path / "study.log", 1)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
+    study = optuna.load_study(study_name="sasrec-mixed", storage=storage)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    assert study.trials[0].user_attrs["overrides"] == TINY
+    assert study.trials[2].params.keys() == {"learning_rate", "dropout", "id_dropout", "dim", "half_life"}
+
+
+def test_search_without_trials_is_refused(toy_artifacts: dict[str, Path], tmp_path: Path):
+    with pytest.raises(ConfigError, match="no trial"):
+        run(toy_artifacts, tmp_path / "study.log", 0)
