@@ -15,7 +15,7 @@ from typing import Literal
 import httpx
 
 from semacdr.dataset import load_dataset
-from semacdr.errors import ConfigError
+from semacdr.errors import ConfigError, StoreError, TransientError
 from semacdr.interactions import raw_files
 from semacdr.pipeline import check_dataset
 from semacdr.semantics.models import has_gpu, model_to_serve
@@ -131,8 +131,10 @@ def _store(settings: Settings) -> list[Finding]:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    versions = len(store.manifests())
-    findings = [Finding("ok", "store", f"{store.uri}, {versions} versions")]
+    try:
+        findings = [Finding("ok", "store", f"{store.uri}, {len(store.manifests())} versions")]
+    except (StoreError, TransientError) as error:
+        findings = [Finding("missing", "store", f"{error.what}: {error.found}", error.do)]
     if not os.access(place, os.W_OK):
         findings = [Finding("missing", "store", f"{place} is not writable", "choose another with --store")]
     low = free < _MIN_FREE_BYTES

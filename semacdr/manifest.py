@@ -102,6 +102,17 @@ class Manifest(BaseModel):
         """``name@version``."""
         return f"{self.name}@{self.version}"
 
+    def table_files(self, table: str) -> list[FileRecord]:
+        """Return the Parquet files of one of its tables as they were published: one put there later is not among them.
+
+        A table is one file of its name, or all those below a folder of its name.
+        """
+        return [
+            file
+            for file in self.files
+            if file.path == f"{table}.parquet" or (file.path.startswith(f"{table}/") and file.path.endswith(".parquet"))
+        ]
+
 
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: sorted keys, no spaces.

@@ -17,16 +17,18 @@ nor who orchestrates them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import structlog
 
 from semacdr import embeddings, index, interactions, semantics, sequences
 from semacdr.dataset import DatasetConfig
-from semacdr.errors import ConfigError, StoreError, close_names
+from semacdr.errors import ConfigError, SemacdrError, StoreError, close_names, examples
 from semacdr.manifest import Facts, fingerprint
 from semacdr.model.config import load_preset
 from semacdr.progress import Progress
@@ -337,20 +339,22 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
     inputs = {name: store.get(dataset, name) for name in stage.inputs}
     for artifact in inputs.values():
         check_contract(artifact.manifest.name, artifact.manifest.contract_version, artifact.reference)
-    if not (refresh and stage.gather) and (known := _published(stage, context, inputs)):
-        bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
-        return known
-    if stage.gather is not None:
-        with store.gathering_responses():
-            stage.gather(context, inputs)
-        if known := _published(stage, context, inputs):
+    with _blamed(store, inputs):
+        if not (refresh and stage.gather) and (known := _published(stage, context, inputs)):
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
             return known
-    draft = replace(_draft(stage, context, inputs), started=started)
-    with store.open_draft(draft, stage.outputs):
-        facts = stage.run(context, inputs, draft)
-        artifacts = store.publish(draft, facts)
-        rebuild_catalog(store)
+        _refuse_broken(store, inputs, whole=False)
+        if stage.gather is not None:
+            with store.gathering_responses():
+                stage.gather(context, inputs)
+            if known := _published(stage, context, inputs):
+                bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
+                return known
+        draft = replace(_draft(stage, context, inputs), started=started)
+        with store.open_draft(draft, stage.outputs):
+            facts = stage.run(context, inputs, draft)
+            artifacts = store.publish(draft, facts)
+            rebuild_catalog(store)
     rows_out = {table: rows for a in artifacts.values() for table, rows in a.manifest.rows_out.items()}
     bound.info(
         "published",
@@ -362,6 +366,39 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         **{name: round(value, 4) for name, value in facts.metrics.items()},
     )
     return artifacts
+
+
+@contextmanager
+def _blamed(store: Store, inputs: Mapping[str, Artifact]) -> Iterator[None]:
+    """If the block fails in a library, look whether an input's bytes are to blame: its error would name no artifact.
+
+    Raises:
+        StoreError: an input is broken.
+    """
+    try:
+        yield
+    except SemacdrError:
+        raise
+    # Polars panics on some broken files, and a panic is no Exception.
+    except (Exception, pl.exceptions.PanicException) as error:
+        try:
+            _refuse_broken(store, inputs, whole=True)
+        except StoreError as broken:
+            raise broken from error
+        raise
+
+
+def _refuse_broken(store: Store, inputs: Mapping[str, Artifact], *, whole: bool) -> None:
+    for artifact in inputs.values():
+        faults = store.faults(artifact.manifest, whole=whole)
+        if faults:
+            raise StoreError(
+                f"{artifact.reference} of {artifact.manifest.dataset!r} is broken: no stage can read it",
+                found=examples(faults),
+                expected="the files that were published",
+                do=f"restore them, or remove {store.location(artifact.manifest)} and run again, which makes it anew;"
+                " `semacdr verify` lists all that is broken",
+            )
 
 
 def _draft(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> Draft:
@@ -391,7 +428,7 @@ def _published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -
     if known is None:
         return None
     dataset, store = context.dataset.name, context.store
-    moved = [store.set_alias(dataset, name, CURRENT, artifact.manifest.version) for name, artifact in known.items()]
+    moved = [store.move_alias(dataset, name, CURRENT, artifact.manifest.version) for name, artifact in known.items()]
     if any(moved) or not catalog_shows(store, known.values()):
         rebuild_catalog(store)
     return known

@@ -124,7 +124,7 @@ class StoreReader:
         version: str = CURRENT,
         table: str | None = None,
         columns: Sequence[str] | None = None,
-        verify: bool = False,
+        verify: bool = True,
         **equal: Scalar,
     ) -> Selection:
         """Choose rows and columns of a table.
@@ -135,7 +135,8 @@ class StoreReader:
             version: a version, or an alias.
             table: of the artifact's tables; may be left out where one has its name or it has only one.
             columns: which, in this order; None: all.
-            verify: compare the table's files with the manifest's hashes first; their sizes always are.
+            verify: compare the bytes of the table's files with the manifest first, once as long as they do not change;
+                False: their sizes only, for tables so large that hashing them takes too long.
             equal: column=value: only rows with this value; None: only rows without one.
 
         Raises:
@@ -264,13 +265,7 @@ def _choose_table(artifact: str, table: str | None) -> str:
 
 
 def _table_records(manifest: Manifest, table: str) -> list[FileRecord]:
-    """Return the table's files as they were published: a file put there later is not among them."""
-    found = [
-        record
-        for record in manifest.files
-        if record.path == f"{table}.parquet"
-        or (record.path.startswith(f"{table}/") and record.path.endswith(".parquet"))
-    ]
+    found = manifest.table_files(table)
     if not found:
         raise StoreError(f"{manifest.reference} has no file of table {table}", do=_VERIFY)
     return found
@@ -278,7 +273,7 @@ def _table_records(manifest: Manifest, table: str) -> list[FileRecord]:
 
 def _with_contract(artifact: Artifact, table: str, contract: type[Table], files: list[Path]) -> pl.LazyFrame:
     """Return the files' columns in the contract's order; those that came after the artifact was made are null."""
-    frame = pl.scan_parquet(files, hive_partitioning=False)
+    frame = pl.scan_parquet(files, hive_partitioning=False, glob=False)
     there = _read(frame.collect_schema, artifact.manifest)
     columns = contract.columns()
     lacking = [name for name, column in columns.items() if name not in there and not column.nullable]

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from semacdr.database import read_sql
 from semacdr.dataset import DatasetConfig
+from semacdr.manifest import Manifest
 from semacdr.store import Store
 
 _SHOWN_EVENTS = 5
@@ -33,10 +34,9 @@ def summarize(store: Store, dataset: DatasetConfig, console: Console) -> None:
 def _print_artifacts(store: Store, dataset: DatasetConfig, console: Console) -> None:
     table = Table("artifact", "rows", "dropped", "seconds", "folder", title=f"Artifacts of {dataset.name}")
     for name in sorted({manifest.name for manifest in store.manifests(dataset.name)}):
-        artifact = store.get(dataset.name, name)
-        m = artifact.manifest
+        m = store.get(dataset.name, name).manifest
         rows = f"{sum(m.rows_out.values()):,}"
-        table.add_row(m.reference, rows, f"{sum(m.dropped.values()):,}", f"{m.seconds:.1f}", _short(artifact.path))
+        table.add_row(m.reference, rows, f"{sum(m.dropped.values()):,}", f"{m.seconds:.1f}", _folder(store, m))
     console.print(table)
     semantics = store.get(dataset.name, "semantics")
     counts = semantics.scan().group_by("source", "model").agg(texts=pl.len()).sort("texts", descending=True).collect()
@@ -52,6 +52,11 @@ def _print_artifacts(store: Store, dataset: DatasetConfig, console: Console) -> 
             highlight=False,
         )
     console.print()
+
+
+def _folder(store: Store, manifest: Manifest) -> str:
+    location = store.location(manifest)
+    return location if "://" in location else _short(Path(location))
 
 
 def _print_metrics(store: Store, dataset: str, console: Console) -> None:
@@ -124,21 +129,35 @@ def example_user(store: Store, dataset: str) -> tuple[str | None, pl.DataFrame, 
 
 
 def _print_next(store: Store, dataset: DatasetConfig, console: Console) -> None:
-    beside = Path(sys.executable).with_name("duckdb")
-    program = _short(beside) if beside.exists() else (shutil.which("duckdb") or "duckdb")
-    catalog = _short(store.catalog)
     user, _, _ = example_user(store, dataset.name)
+    console.print("\n[bold]Try next[/]")
+    for command in next_commands(store, dataset.name, user or ""):
+        console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+
+
+def next_commands(store: Store, dataset: str, user: str) -> list[str]:
+    """Return commands for a shell that query the catalog: any DuckDB client reads one that lies in a folder.
+
+    A bucket's views need its keys, and a client that reads buckets: there the query goes through ``semacdr sql``.
+    """
     queries = (
         (
-            f"from recommendations where dataset = '{dataset.name}' and user_id = {_quote(user or '')}"
+            f"from recommendations where dataset = '{dataset}' and user_id = {_quote(user)}"
             " order by domain, rank limit 10"
         ),
         "select name, version, created_at, ndcg_10, inputs from artifacts where name in ('checkpoint', 'evaluation')",
-        f"select view, source, count(*) from semantics where dataset = '{dataset.name}' group by all order by all",
+        f"select view, source, count(*) from semantics where dataset = '{dataset}' group by all order by all",
     )
-    console.print("\n[bold]Try next[/] (any DuckDB client reads the catalog)")
-    for query in queries:
-        console.print(f"  {program} {catalog} -c {_shell(query)}", highlight=False, soft_wrap=True, markup=False)
+    if store.uri.startswith("s3://"):
+        return [f"{_program('semacdr')} sql {_shell(query)} --store {shlex.quote(store.uri)}" for query in queries]
+    catalog = shlex.quote(_short(store.catalog))
+    return [f"{_program('duckdb')} {catalog} -c {_shell(query)}" for query in queries]
+
+
+def _program(name: str) -> str:
+    """Return how a shell calls a program of this environment."""
+    beside = Path(sys.executable).with_name(name)
+    return shlex.quote(_short(beside) if beside.exists() else shutil.which(name) or name)
 
 
 def _quote(value: str) -> str:

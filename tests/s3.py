@@ -43,6 +43,8 @@ class S3Server:
     """A running server and the variables that a program needs to use it."""
 
     endpoint: str
+    filer: str
+    """Address of its files' own protocol, for ``weed mount``."""
 
     @property
     def owner(self) -> dict[str, str]:
@@ -79,7 +81,7 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
     options += ["-volume.max=20", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
     log = folder / "s3.log"
     command = (str(WEED), "server", *options)
-    server = S3Server(f"http://127.0.0.1:{ports['s3']}")
+    server = S3Server(f"http://127.0.0.1:{ports['s3']}", f"127.0.0.1:{ports['filer']}.{numbers[len(parts) + 2]}")
     with background(log, os.environ | {"HOME": str(folder)}, *command) as process:
         deadline = time.monotonic() + 60
         while not _has_bucket(server):

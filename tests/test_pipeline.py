@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,32 @@ def test_failing_stage_publishes_nothing(context: Context):
         run_stage(find_stage("ingest"), context)
     assert context.store.manifests() == []
     assert not list((context.store.root / ".staging").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), "bytes, not"),
+        (lambda file: file.unlink(), "missing"),
+        (lambda file: file.write_bytes(bytes(file.stat().st_size)), "other content"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["sequences", "semantics"])
+def test_broken_input_is_named_and_what_to_do(
+    context: Context, stage: str, spoil: Callable[[Path], object], fault: str
+):
+    events = run_stage(find_stage("ingest"), context)["interactions"]
+    spoil(events.path / events.manifest.files[0].path)
+    with pytest.raises(StoreError, match=rf"{events.reference} .* is broken(.*\n)*.*{fault}(.*\n)*.*semacdr verify"):
+        run_stage(find_stage(stage), context)
+    assert {manifest.stage for manifest in context.store.manifests()} == {"ingest"}
+
+
+def test_broken_input_that_is_removed_is_made_anew(context: Context):
+    events = run_stage(find_stage("ingest"), context)["interactions"]
+    shutil.rmtree(events.path)
+    run_stage(find_stage("ingest"), context)
+    assert run_stage(find_stage("sequences"), context)["sequences"].manifest.rows_in > 0
 
 
 def test_only_stages_that_gather_can_be_refreshed():

@@ -11,7 +11,6 @@ from typing import Any
 
 import polars as pl
 
-from semacdr import tables
 from semacdr.manifest import Manifest
 
 
@@ -39,8 +38,13 @@ class Artifact:
         return self.manifest.reference
 
     def scan(self, table: str | None = None) -> pl.LazyFrame:
-        """Return one of its tables, lazily; None: the table named like the artifact."""
-        return pl.scan_parquet(tables.table_files(self.path, table or self.manifest.name), hive_partitioning=False)
+        """Return one of its tables, lazily, from the files that were published and no others.
+
+        Args:
+            table: which; None: the one named like the artifact.
+        """
+        files = [self.path / record.path for record in self.manifest.table_files(table or self.manifest.name)]
+        return pl.scan_parquet(files, hive_partitioning=False, glob=False)
 
 
 @dataclass(kw_only=True)

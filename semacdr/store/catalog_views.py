@@ -59,12 +59,7 @@ class Shelf:
     def files(self, manifest: Manifest, table: str) -> list[str]:
         """Return the places of a table's files."""
         folder = f"{self.root}/{manifest.dataset}/{manifest.name}/{manifest.version}"
-        single = f"{table}.parquet"
-        return [
-            f"{folder}/{file.path}"
-            for file in manifest.files
-            if file.path == single or (file.path.startswith(f"{table}/") and file.path.endswith(".parquet"))
-        ]
+        return [f"{folder}/{file.path}" for file in manifest.table_files(table)]
 
     def by_columns(self, manifests: list[Manifest], table: str) -> dict[Columns, list[str]]:
         """Return columns -> the files that have them, the newest version first.

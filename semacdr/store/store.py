@@ -33,10 +33,11 @@ from semacdr import manifest as manifests
 from semacdr import tables
 from semacdr.errors import StoreError, close_names
 from semacdr.manifest import Facts, Manifest
-from semacdr.store import aliases, names
-from semacdr.store.aliases import Move
+from semacdr.store import names
+from semacdr.store.aliases import Aliases, Move
 from semacdr.store.artifact import Artifact, Draft
 from semacdr.store.backends import RETIRED, STAGING, Leftover, open_backend
+from semacdr.store.backends.base import MAX_RACES, endless_race
 from semacdr.store.disk import disk_errors
 from semacdr.store.filling import file_records, same_or_refused, unplaced_manifest
 from semacdr.store.names import MARKER, Place
@@ -45,8 +46,6 @@ log = structlog.get_logger()
 
 CURRENT = "current"
 _NOT_RECORDED = {manifests.FILE_NAME, RETIRED}
-_MAX_RACES = 100
-"""Publishers that may take a version before us until we believe in a fault rather than in a race."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class Store:
 
     def __init__(self, uri: str | Path, cache: Path = Path(".cache")) -> None:
         self._backend = open_backend(uri, cache)
+        self._aliases = Aliases(self._backend)
         self._known: dict[Place, tuple[str, Manifest | StoreError]] = {}
         """What was read of each place, and the tag it had then: a manifest is read once per process."""
         self._layout_is_known = False
@@ -232,12 +232,8 @@ class Store:
             blank = unplaced_manifest(draft, name, facts, rows[name], file_records(folder), seconds)
             published[name] = self._publish_one(folder, blank, version)
         for name, artifact in published.items():
-            self.set_alias(draft.dataset, name, CURRENT, artifact.manifest.version)
+            self.move_alias(draft.dataset, name, CURRENT, artifact.manifest.version)
         return published
-
-    def set_alias(self, dataset: str, name: str, alias: str, version: str) -> bool:
-        """Point an alias at a version; see ``move_alias``."""
-        return self.move_alias(dataset, name, alias, version)
 
     def move_alias(
         self, dataset: str, name: str, alias: str, version: str, *, expected: str | None = None, reason: str = ""
@@ -262,28 +258,11 @@ class Store:
         names.check_artifact(dataset, name)
         names.check_alias(alias)
         names.check_version(version)
-        key = f"{dataset}/{name}/{alias}"
         with self.disk_errors():
             self._prepare()
             with self._backend.exclusive("aliases"):
                 self.get(dataset, name, version)
-                for _ in range(_MAX_RACES):
-                    stored = self._backend.read(key)
-                    history = aliases.parse(stored, key)
-                    now_at = history[-1].version if history else None
-                    if expected is not None and now_at != expected:
-                        raise StoreError(
-                            f"alias {alias!r} of {name} was moved by someone else; it stays where it is",
-                            found=now_at or "no such alias",
-                            expected=expected,
-                            do="look at what it points at now, and decide again",
-                        )
-                    if now_at == version:
-                        return False
-                    data = aliases.moved(history, version, reason)
-                    if self._backend.write(key, data, stored.tag if stored else None):
-                        return True
-        raise self._endless_race(key)
+                return self._aliases.move(dataset, name, alias, version, expected=expected, reason=reason)
 
     def aliases(self, dataset: str, name: str) -> dict[str, str]:
         """Return alias -> version; a file that is no alias is left out with a warning."""
@@ -292,16 +271,8 @@ class Store:
     def alias_histories(self, dataset: str, name: str) -> dict[str, list[Move]]:
         """Return alias -> its moves, the last one now; a file that is no alias is left out with a warning."""
         names.check_artifact(dataset, name)
-        found = {}
-        for alias in self._backend.aliases(dataset, name):
-            try:
-                history = self.alias_history(dataset, name, alias)
-            except StoreError as error:
-                log.warning("a broken alias is left out", dataset=dataset, artifact=name, error=str(error))
-                continue
-            if history:
-                found[alias] = history
-        return found
+        self._check_layout()
+        return self._aliases.histories(dataset, name)
 
     def alias_history(self, dataset: str, name: str, alias: str) -> list[Move]:
         """Return the moves of an alias, the last one now.
@@ -311,8 +282,7 @@ class Store:
         names.check_artifact(dataset, name)
         names.check_alias(alias)
         self._check_layout()
-        key = f"{dataset}/{name}/{alias}"
-        return aliases.parse(self._backend.read(key), key)
+        return self._aliases.history(dataset, name, alias)
 
     def retire_version(self, dataset: str, name: str, version: str) -> None:
         """Take a version out of the store and leave its files, for readers that are inside.
@@ -347,15 +317,15 @@ class Store:
         """Return where other programs find a version's files: the path of a folder, or an ``s3://`` URI."""
         return self._backend.location(_place(manifest))
 
-    def artifact(self, manifest: Manifest) -> Artifact:
-        """Return the artifact of a manifest of this store."""
-        return self._artifact(manifest)
-
-    def faults(self, manifest: Manifest) -> list[str]:
-        """Compare every byte that lies in the store with a version's manifest, and return what differs.
+    def faults(self, manifest: Manifest, *, whole: bool = True) -> list[str]:
+        """Compare what lies in the store with a version's manifest, and return what differs.
 
         Names files that are missing, of another size, of other content, links, and files that the manifest does not
         know. Empty: the version is whole.
+
+        Args:
+            manifest: the version's.
+            whole: read every byte; False: look at names and sizes only.
         """
         place = _place(manifest)
         there = self._backend.files(place)
@@ -368,17 +338,13 @@ class Store:
                 found.append(f"{path}: a link")
             elif there[path] != record.bytes:
                 found.append(f"{path}: {there[path]} bytes, not {record.bytes}")
-            elif self._backend.sha256(place, path) != record.sha256:
+            elif whole and self._backend.sha256(place, path) != record.sha256:
                 found.append(f"{path}: other content (sha256)")
         return found
 
     def walk(self) -> dict[str, int]:
         """Return the path below the root and size of every file but the store's own; links are files of size -1."""
         return self._backend.walk()
-
-    def lock(self) -> AbstractContextManager[None]:
-        """Hold the lock of the catalog on this machine; the system frees it when its process dies."""
-        return self._backend.exclusive("catalog")
 
     def disk_errors(self) -> AbstractContextManager[None]:
         """Turn errors of the disk into a ``StoreError`` that says what to do."""
@@ -387,7 +353,7 @@ class Store:
     def _publish_one(self, folder: Path, blank: Manifest, version: str | None) -> Artifact:
         dataset, name = blank.dataset, blank.name
         tried: set[str] = set()
-        for _ in range(_MAX_RACES):
+        for _ in range(MAX_RACES):
             # Versions are listed before the fingerprint is looked for: whoever publishes in between takes our number.
             known = {place.version for place in self._backend.versions(dataset, name)}
             # A version that was removed stays taken: others may name it as their input.
@@ -410,7 +376,7 @@ class Store:
             if self._backend.put_version(folder, _place(filled)):
                 return self._artifact(filled)
             tried.add(chosen)
-        raise self._endless_race(f"{dataset}/{name}")
+        raise endless_race(f"{self.uri}/{dataset}/{name}")
 
     def _give_up(self, dataset: str, name: str, version: str, how: Callable[[Place], None]) -> None:
         names.check_artifact(dataset, name)
@@ -421,8 +387,7 @@ class Store:
             with self._backend.exclusive("aliases"):
                 if place not in self._backend.versions(dataset, name):
                     self.get(dataset, name, version)
-                known = {a: self.alias_history(dataset, name, a) for a in self._backend.aliases(dataset, name)}
-                held = [alias for alias, history in known.items() if history and history[-1].version == version]
+                held = self._aliases.at(dataset, name, version)
                 if held:
                     raise StoreError(
                         f"{place.reference} of {dataset!r} is in use and stays",
@@ -523,13 +488,6 @@ class Store:
             return f"no such data set in the store; {close_names(dataset, datasets)}"
         known_names = {manifest.name for manifest in self.manifests(dataset)}
         return f"no artifact of that name; {close_names(name, known_names)}"
-
-    def _endless_race(self, key: str) -> StoreError:
-        return StoreError(
-            f"{key} in {self.uri} cannot be written",
-            found=f"{_MAX_RACES} times another writer was faster",
-            do="try again",
-        )
 
 
 def _place(manifest: Manifest) -> Place:

@@ -96,6 +96,14 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(toml: Path, monkeypatch:
     assert "data set three-domains" in result.output
 
 
+def test_doctor_tells_of_a_store_that_cannot_be_read(store: Path):
+    (store / "store.json").write_text('{"layout_version": 2}')
+    result = call("doctor", "--store", store)
+    assert result.exit_code == 1
+    assert "newer SemaCDR" in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
 def semacdr(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The program as a user starts it."""
     program = Path(sys.executable).with_name("semacdr")

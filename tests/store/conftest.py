@@ -12,6 +12,7 @@ import pytest
 from obstore.store import S3Store
 
 from semacdr.store import Store
+from tests.mounts import mount_twice
 from tests.s3 import BUCKET, S3Server, serve_s3
 
 
@@ -113,6 +114,13 @@ def bucket(s3_server: S3Server, as_user: Callable[[dict[str, str]], None], tmp_p
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def mounts(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """Two mounts of the server's files, as two machines have them."""
+    with mount_twice(s3_server, tmp_path_factory.mktemp("mounts")) as both:
+        yield both
 
 
 @pytest.fixture(params=["folder", "bucket"])

@@ -116,7 +116,7 @@ def test_version_made_again_elsewhere_is_brought_again(bucket: Bucket, tmp_path:
     other = elsewhere(bucket, tmp_path)
     first = publish(other, key=1)
     publish(other, key=2, version="2020.01.01")
-    other.set_alias("toy", "interactions", "current", first)
+    other.move_alias("toy", "interactions", "current", first)
     assert len(other.get("toy", "interactions", "2020.01.01").scan().collect()) == 2
     bucket.open().remove_version("toy", "interactions", "2020.01.01")
     publish(bucket.open(), EVENTS.head(1), key=3, version="2020.01.01")

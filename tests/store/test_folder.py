@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import subprocess
 import time
@@ -13,7 +14,8 @@ import pytest
 
 from semacdr.errors import StoreError
 from semacdr.manifest import fingerprint
-from semacdr.store import Store
+from semacdr.store import Draft, Store
+from semacdr.store.names import Place
 from tests.store.actions import FORKS, publish
 from tests.store.conftest import Folder
 
@@ -50,8 +52,32 @@ def test_empty_folder_in_a_versions_place_is_no_version(folder: Folder):
     assert len(folder.open().manifests()) == 2
 
 
+def test_mount_that_calls_a_taken_place_not_permitted_is_understood(folder: Folder, monkeypatch: pytest.MonkeyPatch):
+    version = publish(folder.open())
+    rename = Path.rename
+
+    def rename_over_sftp(path: Path, target: Path) -> Path:
+        try:
+            return rename(path, target)
+        except OSError as error:
+            raise PermissionError(errno.EPERM, "Operation not permitted") from error
+
+    monkeypatch.setattr(Path, "rename", rename_over_sftp)
+    backend = folder.open()._backend
+    with folder.open().open_draft(a_draft(), ["interactions"]) as draft:
+        (draft.folders["interactions"] / "file").write_text("")
+        assert not backend.put_version(draft.folders["interactions"], Place("toy", "interactions", version))
+        monkeypatch.setattr(Path, "rename", lambda *_: rename_over_sftp(Path("/no such"), Path("/nowhere")))
+        with pytest.raises(PermissionError):
+            backend.put_version(draft.folders["interactions"], Place("toy", "interactions", "2020.01.01"))
+
+
+def a_draft() -> Draft:
+    return Draft(dataset="toy", stage="ingest", fingerprint="f", config={}, sources={}, inputs={})
+
+
 def _hold(root: str, held: Event) -> None:
-    with Store(root).lock():
+    with Store(root)._backend.exclusive("catalog"):
         held.set()
         time.sleep(600)
 
@@ -72,5 +98,5 @@ def test_lock_of_a_dead_process_is_free(folder: Folder):
 
 
 def _take(root: str) -> None:
-    with Store(root).lock():
+    with Store(root)._backend.exclusive("catalog"):
         pass

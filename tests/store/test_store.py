@@ -149,7 +149,7 @@ def test_version_without_manifest_does_not_exist(lab: Lab):
 def test_removed_version_is_gone_and_its_number_is_not_given_again(lab: Lab):
     store = lab.open()
     first, second, third = (publish(store, key=key) for key in range(3))
-    store.set_alias("toy", "interactions", "current", first)
+    store.move_alias("toy", "interactions", "current", first)
     store.remove_version("toy", "interactions", second)
     store.remove_version("toy", "interactions", third)
     assert [m.version for m in lab.open().manifests()] == [first]
@@ -339,6 +339,16 @@ def test_faults_names_what_differs(lab: Lab, spoil: Callable[[Lab, str], None], 
     store = lab.open()
     (found,) = store.faults(store.manifests()[0])
     assert fault in found
+
+
+def test_table_is_read_from_the_published_files_alone(tmp_path: Path):
+    store = Store(tmp_path / "a [1] * ?")
+    version = publish(store)
+    artifact = store.get("toy", "interactions", version)
+    EVENTS.write_parquet(artifact.path / "interactions-2.parquet")
+    (artifact.path / "interactions").mkdir()
+    EVENTS.write_parquet(artifact.path / "interactions/part.parquet")
+    assert artifact.scan().collect().equals(EVENTS)
 
 
 def test_catalog_is_replaced_and_read_back(lab: Lab):

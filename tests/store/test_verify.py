@@ -70,7 +70,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for key in range(NUM_VERSIONS):
             publish(store, dataset, ["interactions", "rejects"], key)
             publish(store, dataset, ["sequences"], key, inputs=("interactions",))
-        store.set_alias(dataset, "sequences", "production", store.get(dataset, "sequences").manifest.version)
+        store.move_alias(dataset, "sequences", "production", store.get(dataset, "sequences").manifest.version)
     (root / "responses").mkdir()
     (root / "responses" / "answers.jsonl").write_text("{}\n")
     (root / "catalog.duckdb").write_bytes(b"not looked at")
@@ -300,7 +300,7 @@ def outcome(reader: StoreReader, root: Path, folder: Path, findings: list[Findin
     is_sound = all(any(part in problem for part in harmless) for problem in problems)
     is_there = (root / dataset / name / version / FILE_NAME).exists()
     try:
-        chosen = reader.read(name, dataset=dataset, version=version, verify=True)
+        chosen = reader.read(name, dataset=dataset, version=version)
         found = chosen.polars()
     except SemacdrError:
         return "refused a sound one" if is_sound and is_there else "refused"
@@ -451,9 +451,9 @@ def test_every_kind_of_place_is_verified_and_read_alike(lab: Lab):
         "toy/Photos",
     }
     reader = semacdr.open_store(lab.uri, cache=lab.cache)
-    assert reader.read("interactions", verify=True).polars().equals(TABLES["interactions"])
+    assert reader.read("interactions").polars().equals(TABLES["interactions"])
     assert reader.read("rejects").polars().equals(TABLES["rejects"])
     with pytest.raises(StoreError):
-        reader.read("rejects", version=first, verify=True)
+        reader.read("rejects", version=first)
     with pytest.raises(StoreError):
         reader.read("interactions", version=first)

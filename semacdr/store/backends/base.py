@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from semacdr.errors import StoreError
 from semacdr.manifest import Manifest
 from semacdr.store.names import Place
 
 STAGING = ".staging"
 RETIRED = "retired.json"
 """What a manifest is called once its version is given up: readers that are inside still find the files."""
+
+
+MAX_RACES = 100
+"""Writers that may be faster than we until we believe in a fault rather than in a race."""
 
 
 class Stored(NamedTuple):
@@ -106,3 +111,10 @@ class Backend(Protocol):
 
     def push_responses(self) -> None:
         """Bring this machine's answers to the others."""
+
+
+def endless_race(where: str) -> StoreError:
+    """Return the error of a writer that has lost ``MAX_RACES`` times."""
+    return StoreError(
+        f"{where} cannot be written", found=f"{MAX_RACES} times another writer was faster", do="try again"
+    )

@@ -2,7 +2,8 @@
 
 A version appears by renaming its finished folder, and renaming onto a folder with files in it fails: that is all that
 publishing relies on, so it needs no lock. Locks keep alias moves and catalog rebuilds apart; the system frees a lock
-when its process dies, on whichever machine.
+when its process dies, on whichever machine. Where a mount does not share locks between machines, a move of an alias
+may undo another machine's of the same moment (docs/architecture.md).
 
 No link below the root is followed: it could lead out of the store.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -28,6 +30,9 @@ from semacdr.store.disk import sync_file
 from semacdr.store.names import Place
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_LOOKS = 10
+_PAUSE_S = 0.1
+"""Between looks at what a network mount does not show yet."""
 
 
 class LocalBackend:
@@ -43,11 +48,19 @@ class LocalBackend:
         self._workplace = Workplace(self.work)
 
     def read(self, key: str) -> Stored | None:
-        """Return a file's bytes; their hash is the tag."""
-        try:
-            data = self._read_plain(self.work / key)
-        except _ABSENT:
-            return None
+        """Return a file's bytes; their hash is the tag.
+
+        A network mount may show a file that is being replaced cut off where the old one ended. All of them are JSON,
+        and what is none is read again for a moment.
+        """
+        for _ in range(_LOOKS):
+            try:
+                data = self._read_plain(self.work / key)
+            except _ABSENT:
+                return None
+            if _is_json(data):
+                break
+            time.sleep(_PAUSE_S)
         return Stored(data, hashlib.sha256(data).hexdigest())
 
     def write(self, key: str, data: bytes, tag: str | None) -> bool:
@@ -95,7 +108,10 @@ class LocalBackend:
         try:
             folder.rename(target)
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            # A mount over SFTP says of a place that is taken that it is not permitted; another may say what it is, and
+            # not list yet what lies there.
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or _has_files(target):
+                self._wait_for_winner(place)
                 return False
             raise
         sync_file(target.parent)
@@ -185,6 +201,13 @@ class LocalBackend:
     def push_responses(self) -> None:
         """Do nothing: they lie in the store."""
 
+    def _wait_for_winner(self, place: Place) -> None:
+        """Wait a moment until this machine sees the version that another has published, if it is one."""
+        for _ in range(_LOOKS):
+            if place in self.versions(place.dataset, place.name):
+                return
+            time.sleep(_PAUSE_S)
+
     def _marked(self, file: str, dataset: str | None, name: str | None) -> Iterator[tuple[Place, str]]:
         """Yield the versions with this file in their folder, by data set, name and folder name."""
         for d in [dataset] if dataset else self._folders("", names.is_dataset):
@@ -238,6 +261,21 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
         sync_file(path.parent)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_files(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except _ABSENT:
+        return False
 
 
 def _sizes(root: Path) -> dict[str, int]:

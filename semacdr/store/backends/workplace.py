@@ -32,10 +32,13 @@ class Workplace:
         return self.root / STAGING / f"{what}-{os.getpid()}-{secrets.token_hex(6)}"
 
     def discard(self, folder: Path) -> None:
-        """Rename a folder away, so that it is gone at once and whole, then delete it."""
+        """Rename a folder away, so that it is gone at once and whole, then delete it.
+
+        What a network mount keeps of it for a reader that has it open is left to the next prune.
+        """
         trash = self.new("trash")
         folder.rename(trash)
-        shutil.rmtree(trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
     def leftovers(self) -> list[Leftover]:
         """Return what lies in the staging folder."""
@@ -60,7 +63,10 @@ class Workplace:
 
     @contextmanager
     def exclusive(self, what: str) -> Iterator[None]:
-        """Hold a lock; the system frees it when its process dies."""
+        """Hold a lock; the system frees it when its process dies.
+
+        On a network mount it holds between machines if the mount shares locks (flock), as NFS does.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / _LOCKS[what]).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
