@@ -304,6 +304,9 @@ class Recommendations(Table):
     rank = dy.Int64(primary_key=True, min=1, description="1 is best; without gaps")
     item_id = dy.String(min_length=1, description=_ITEM)
     score = dy.Float64(description="comparable within a user and domain only")
+    trained_score = dy.Float64(
+        nullable=True, description="of the vectors alone; `score` is what the gate makes of it and the experts' scores"
+    )
     reason = dy.String(description="the history and the view that carried most weight")
 
 
@@ -314,7 +317,7 @@ class UserVectors(Table):
 
     user_id = dy.String(primary_key=True, min_length=1, description=_USER)
     domain = dy.String(primary_key=True, description=_DOMAIN)
-    vector = Vector(description="its product with an item's vector in `item_vectors` ranks the items")
+    vector = Vector(description="its product with an item's vector in `item_vectors` is the `trained_score`")
     weight_target = dy.Float64(description="share of the history in this domain")
     weight_source = dy.Float64(description="share of the history in the other domains")
     weight_mixed = dy.Float64(description="share of the mixed history")

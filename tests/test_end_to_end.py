@@ -85,8 +85,9 @@ def test_catalog_answers_for_three_domains_from_anywhere(place: Path):
         ).fetchone()
         assert seen == 0
         (score,) = catalog.execute(
-            "select max(abs(score - list_dot_product(u.vector::float[], i.vector::float[]))) from recommendations r"
-            " join user_vectors u using (user_id, domain) join item_vectors i using (domain, item_id)"
+            "select max(abs(trained_score - list_dot_product(u.vector::float[], i.vector::float[])))"
+            " from recommendations join user_vectors u using (user_id, domain)"
+            " join item_vectors i using (domain, item_id)"
         ).fetchone()
         assert score < 1e-4
 

@@ -138,6 +138,8 @@ def _ranked(
     num_ranks = score_QK.shape[1]
     score = score_QK.flatten().double().numpy()
     item = item_QK.flatten().numpy()
+    user_ND = states.vector_QD[chosen].repeat_interleave(num_ranks, dim=0)
+    trained = (user_ND * model.items.vector_RD[item]).sum(dim=1).double().numpy()
     rows = names[np.repeat(chosen, num_ranks)]
     table = rows.select(
         "user_id",
@@ -145,6 +147,7 @@ def _ranked(
         pl.Series("rank", np.tile(np.arange(1, num_ranks + 1), len(chosen))),
         model.vocabulary.table["item_id"].gather(item - 1).alias("item_id"),
         pl.Series("score", score),
+        pl.Series("trained_score", trained),
         pl.Series("reason", _reasons(states.weight_Q3[chosen], model.items.weight_R3[item], num_ranks)),
     )
     # An item that the user has had stands at the end with -inf where the domain has too few others.
