@@ -32,8 +32,8 @@ ITEMS = pl.DataFrame(
 RECOMMENDATIONS = pl.DataFrame(
     {
         "user_id": ["u", "u", "u", "v"], "domain": ["a", "a", "b", "a"], "rank": [1, 2, 1, 1],
-        "item_id": ["j", "i", "k", "i"], "score": [0.9, 0.1, 0.5, 0.4], "reason": ["r1", "r2", "r3", "r4"],
-        "trained_score": [0.8, 0.2, 0.6, 0.3],
+        "item_id": ["j", "i", "k", "i"], "score": [0.9, 0.1, 0.5, 0.4],
+        "trained_score": [0.8, 0.2, 0.6, 0.3], "reason": ["r1", "r2", "r3", "r4"],
     }
 )  # fmt: skip
 
