@@ -21,14 +21,12 @@ from pathlib import Path
 import polars as pl
 import torch
 
+from benchmarks.fit_inputs import MAX_LENGTH, read_fit_inputs
 from semacdr.model.config import load_preset
-from semacdr.model.histories import Events, read_events
-from semacdr.model.text_vectors import read_text_vectors
-from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import Part, table_files
+from semacdr.model.histories import Events
 from semacdr.training.fit import Fit, FitInputs
 
-LENGTH, BATCH, DIM, BLOCKS, HEADS, NEGATIVES, DROPOUT = 50, 128, 64, 2, 2, 128, 0.2
+BATCH, DIM, BLOCKS, HEADS, NEGATIVES, DROPOUT = 128, 64, 2, 2, 128, 0.2
 RECTOOLS_BAR, SEMACDR_BAR = 5.0, 2.0
 SAME = {
     "dim": DIM, "num_blocks": BLOCKS, "num_heads": HEADS, "dropout": DROPOUT, "batch_users": BATCH,
@@ -78,7 +76,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     epochs = 1 if arguments.quick else arguments.epochs
-    inputs = _inputs(arguments.store / arguments.dataset)
+    inputs, _ = read_fit_inputs(arguments.store, arguments.dataset)
     rows = [_ours(name, inputs, epochs, {}) for name in ("sasrec-mixed", "semacdr")]
     if arguments.rectools:
         rows.append(_ours("sasrec-mixed", inputs, epochs, SAME))
@@ -98,25 +96,6 @@ def _claim(name: str, ratio: float, bar: float, *, holds: bool) -> None:
     print(json.dumps({"benchmark": name, "ratio": round(ratio, 2), "bar": bar, "holds": holds}))
 
 
-def _inputs(folder: Path) -> FitInputs:
-    current = {name: _current(folder / name) for name in ("items", "sequences", "embeddings")}
-    files = table_files(current["items"], "items")
-    titles = pl.concat(pl.read_parquet(file, columns=["domain", "item_id", "title"]) for file in files)
-    vocabulary = Vocabulary.of_items(titles)
-    return FitInputs(
-        config=load_preset("semacdr"),
-        vocabulary=vocabulary,
-        text=read_text_vectors(current["embeddings"], vocabulary),
-        titles=titles,
-        events=read_events(current["sequences"], vocabulary).up_to(Part.TRAIN),
-        max_length=LENGTH,
-    )
-
-
-def _current(folder: Path) -> Path:
-    return max(path for path in folder.iterdir() if path.is_dir())
-
-
 def _ours(preset: str, inputs: FitInputs, epochs: int, overrides: dict[str, object]) -> Row:
     fit = Fit(FitInputs(**{**vars(inputs), "config": load_preset(preset, overrides)}), seed=0)
     fit.epoch()
@@ -129,7 +108,7 @@ def _ours(preset: str, inputs: FitInputs, epochs: int, overrides: dict[str, obje
 
 def _rectools(python: Path, events: Events, epochs: int) -> Row:
     table = pl.DataFrame({"user_id": events.user, "item_id": events.item, "datetime": events.time_s * 1000})
-    sizes = (LENGTH, BATCH, DIM, BLOCKS, HEADS, NEGATIVES, epochs, DROPOUT)
+    sizes = (MAX_LENGTH, BATCH, DIM, BLOCKS, HEADS, NEGATIVES, epochs, DROPOUT)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "events.parquet"
         table.with_columns(pl.col("datetime").cast(pl.Datetime("ms"))).write_parquet(file)
