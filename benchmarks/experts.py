@@ -94,12 +94,8 @@ def gated(name: str, inputs: FitInputs, events: Events, memory: Memory, *, train
 
 def text_shares(store: Path, dataset: str, inputs: FitInputs, events: Events) -> None:
     """Print how many items have a written text: of all, of the cold ones, of the cold targets of validation."""
-    table = Store(store).get(dataset, "semantics").scan()
-    written = (
-        table.filter(pl.col("source") != "fallback").select("domain", "item_id", is_written=True).unique().collect()
-    )
-    written = written.with_columns(pl.col("domain").cast(pl.String))
-    written = written.with_columns(is_written=True).collect()
+    table = Store(store).get(dataset, "semantics").scan().filter(pl.col("source") != "fallback")
+    written = table.select(pl.col("domain").cast(pl.String), "item_id").unique().with_columns(is_written=True).collect()
     known = inputs.vocabulary.table.join(written, on=["domain", "item_id"], how="left", maintain_order="left")
     has_text = np.concatenate([[False], known["is_written"].fill_null(value=False).to_numpy()])
     is_cold = inputs.events.support(inputs.vocabulary.num_items) == 0

@@ -87,8 +87,8 @@ def tune(dataset: str, store: str | None, preset: str | None, trials: int, study
 
     settings = load_settings(store=store)
     config = load_dataset(dataset, settings.datasets)
-    check_dataset(config)
     training = config.training.model_copy(update={"preset": preset or config.training.preset})
+    check_dataset(config.model_copy(update={"training": training}))
     opened = Store(settings.store, settings.cache)
     folders = {name: opened.get(config.name, name).path for name in ("items", "sequences", "embeddings")}
     beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)

@@ -52,6 +52,9 @@ def import_answers(
     semacdr semantics import answers.parquet --dataset my-data --model gpt-x
     semacdr run my-data
     """
+    for path in (file, exclude):
+        if path and not path.is_file():
+            raise ConfigError(f"no file {path}", found=f"nothing at {path.resolve()}", do="give the path of a file")
     config, _, opened = _open(dataset, store)
     named = dict(pair.split("=", 1) for pair in domains if "=" in pair)
     if len(named) != len(domains):

@@ -21,6 +21,7 @@ from semacdr.semantics.audit import audit, check_failures, replaced
 from semacdr.semantics.fallback import agnostic_fallback, specific_fallback
 from semacdr.semantics.imports import Imported, import_digests, read_imports
 from semacdr.semantics.items import read_item_ids, read_items, with_keys
+from semacdr.semantics.lexicon import words_digest
 from semacdr.semantics.models import ModelIdentity, identify
 from semacdr.semantics.prompt import Prompt, load_prompt
 from semacdr.semantics.responses import Record, Responses
@@ -48,7 +49,7 @@ _ANSWERS: dict[str, pl.DataType] = {
 
 
 def answers_digest(config: DatasetConfig, llm: LlmSettings, items: Path, responses: Responses) -> dict[str, Any]:
-    """Return what outside the store's artifacts shapes the table: the answers in the cache, and the import files.
+    """Return what outside the store's artifacts shapes the table: answers, import files, the audit's word lists.
 
     Two runs with the same digest, items and config write the same table.
     """
@@ -58,6 +59,7 @@ def answers_digest(config: DatasetConfig, llm: LlmSettings, items: Path, respons
     return {
         "answers": count,
         "answers_sha256": digest,
+        "words_sha256": words_digest(),
         "imports": import_digests(config),
         "imported": imported.frame.height,
         "imported_sha256": imported.digest,

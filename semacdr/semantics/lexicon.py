@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from semacdr.manifest import file_sha256
+
 FILE = Path(__file__).resolve().parent / "words.toml"
-VERSION = 1
-"""Of the word lists: part of what shapes an audit."""
 
 _MIN_SCRIPT_SHARE = 0.5
 _MIN_STOP_WORDS = 3
@@ -55,6 +55,11 @@ def lexicons() -> Mapping[str, Lexicon]:
         )
         for language, words in raw.items()
     }
+
+
+def words_digest() -> str:
+    """Return the sha256 of the word lists: they shape an audit."""
+    return file_sha256(FILE)
 
 
 def content_words(text: str, language: str) -> dict[str, str]:

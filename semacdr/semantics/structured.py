@@ -12,7 +12,6 @@ from typing import Any
 
 import polars as pl
 
-STRINGS = ("need", "audience", "price_attitude")
 LISTS = ("occasions", "tastes")
 FIELDS = ("need", "occasions", "audience", "tastes", "price_attitude")
 """In the order of the table."""

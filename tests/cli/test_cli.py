@@ -140,6 +140,13 @@ def test_wrong_preset_is_found_before_anything_runs(toml: Path, tmp_path: Path):
     assert not (tmp_path / "store").exists()
 
 
+def test_search_of_an_unknown_preset_starts_no_study(toml: Path, tmp_path: Path):
+    result = call("tune", toml, "--preset", "semcdr", "--store", tmp_path / "store")
+    assert result.exit_code == 2
+    assert "did you mean 'semacdr'" in result.output
+    assert not (tmp_path / "store").exists()
+
+
 def test_csv_of_lists_and_of_a_missing_file(store: Path, tmp_path: Path):
     rows = call("sql", "select name, inputs from artifacts order by name", "--csv", "--store", store)
     assert rows.output.splitlines()[:2] == ["name,inputs", "interactions,[]"]

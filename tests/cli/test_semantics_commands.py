@@ -128,5 +128,7 @@ def test_semantics_bad_arguments_are_config_errors(dataset: Path):
     pl.DataFrame([{"item_id": "b", "domain": "kitchen", **TEXTS}]).write_parquet(dataset / "texts.parquet")
     with pytest.raises(ConfigError, match="THEIRS=OURS"):
         call("import", dataset / "texts.parquet", "--dataset", dataset, "--model", "me", "--domain", "shop")
+    with pytest.raises(ConfigError, match=r"no file .*absent.parquet"):
+        call("import", dataset / "absent.parquet", "--dataset", dataset, "--model", "me")
     with pytest.raises(ConfigError, match="no folder"):
         call("export-requests", dataset / "no" / "file.jsonl", "--dataset", dataset)

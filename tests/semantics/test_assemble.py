@@ -8,7 +8,7 @@ import pytest
 
 from semacdr.errors import DataError
 from semacdr.progress import Progress
-from semacdr.semantics import Inputs, Responses, answers_digest, assemble, gather
+from semacdr.semantics import Inputs, Responses, answers_digest, assemble, gather, lexicon
 from semacdr.settings import LlmSettings
 from semacdr.tables import Semantics, check
 
@@ -102,6 +102,17 @@ def test_assemble_is_the_same_after_an_interrupted_run(world: Path, llm: LlmSett
         responses.close()
     assert tables[0] == tables[1]
     assert digests[0] == digests[1]
+
+
+def test_answers_digest_moves_with_the_word_lists(
+    world: Path, llm: LlmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    arguments = (make_config(world), llm, world / "items", Responses(world / "responses"))
+    before = answers_digest(*arguments)
+    words = tmp_path / "words.toml"
+    words.write_bytes(lexicon.FILE.read_bytes() + b"\n")
+    monkeypatch.setattr(lexicon, "FILE", words)
+    assert answers_digest(*arguments) != before
 
 
 def test_answers_digest_moves_with_answers_and_imports_only(world: Path, llm: LlmSettings):
