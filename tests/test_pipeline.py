@@ -8,7 +8,7 @@ import pytest
 
 from semacdr.dataset import load_dataset
 from semacdr.errors import ConfigError, DataError, StoreError
-from semacdr.pipeline import STAGES, Context, find_stage, refreshable, run_stage
+from semacdr.pipeline import STAGES, Context, find_stage, outlook, refreshable, run_stage
 from semacdr.settings import Settings
 from semacdr.store import Store
 from semacdr.tables import TABLES
@@ -43,6 +43,19 @@ def test_changed_raw_file_makes_new_versions(context: Context):
         file.write("u999,f00,1600000000,5\n")
     run_stage(find_stage("ingest"), context)
     assert len(context.store.manifests(name="interactions")) == 2
+
+
+def test_outlook_says_what_runs_and_why_and_does_nothing(context: Context):
+    chosen = [find_stage(name) for name in ("ingest", "sequences")]
+    anew = {"ingest": "runs", "sequences": "runs: interactions is made anew"}
+    assert outlook(chosen, context) == anew
+    for stage in chosen:
+        run_stage(stage, context)
+    assert outlook(chosen, context) == {"ingest": "unchanged", "sequences": "unchanged"}
+    with (context.dataset.folder / "films.csv").open("a") as file:
+        file.write("u999,f00,1600000000,5\n")
+    assert outlook(chosen, context) == anew
+    assert len(context.store.manifests(name="interactions")) == 1
 
 
 def test_wording_of_a_domain_does_not_touch_ingest(context: Context):
