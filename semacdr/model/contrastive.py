@@ -13,21 +13,26 @@ UNIFORMITY_SHARPNESS = 2.0
 """Wang and Isola 2020, Understanding Contrastive Representation Learning, section 4.1.2 (t = 2)."""
 
 
-class ViewAlignment(nn.Module):
-    """InfoNCE between the agnostic and the specific vector of an item, both ways, with a learned temperature."""
+class Agreement(nn.Module):
+    """InfoNCE between two sides of the same things, both ways, with a learned temperature.
 
-    def __init__(self) -> None:
+    Args:
+        dim: width of a space of its own that both sides are first projected into; None: they agree as they are.
+    """
+
+    def __init__(self, dim: int | None = None) -> None:
         super().__init__()
+        self.project = nn.Identity() if dim is None else nn.Linear(dim, dim, bias=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE_START)))
 
     def forward(
         self,
-        agnostic_SD: Float[Tensor, "sampled dim"],
-        specific_SD: Float[Tensor, "sampled dim"],
-        duplicate_SS: Bool[Tensor, "sampled sampled"],
+        one_SD: Float[Tensor, "sampled dim"],
+        other_SD: Float[Tensor, "sampled dim"],
+        same_SS: Bool[Tensor, "sampled sampled"],
     ) -> Float[Tensor, ""]:
-        """Return the loss; pairs marked as duplicates are no negatives."""
-        return info_nce(agnostic_SD, specific_SD, duplicate_SS, self.log_temperature)
+        """Return the loss; pairs marked as the same thing, or nearly, are no negatives."""
+        return info_nce(self.project(one_SD), self.project(other_SD), same_SS, self.log_temperature)
 
 
 def info_nce(
@@ -64,21 +69,3 @@ def uniformity(vector_SD: Float[Tensor, "sampled dim"], domain_S: Int[Tensor, " 
         return vector_SD.new_zeros(())
     among_pairs_SS = (-UNIFORMITY_SHARPNESS * squared_SS).masked_fill(~pair_SS, -torch.inf)
     return among_pairs_SS.flatten().logsumexp(dim=0) - math.log(num_pairs)
-
-
-class Agreement(nn.Module):
-    """InfoNCE between two sides of the same things, both ways, in a space of its own, with a learned temperature."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(dim, dim, bias=False)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE_START)))
-
-    def forward(
-        self,
-        one_SD: Float[Tensor, "sampled dim"],
-        other_SD: Float[Tensor, "sampled dim"],
-        same_SS: Bool[Tensor, "sampled sampled"],
-    ) -> Float[Tensor, ""]:
-        """Return the loss; pairs marked as the same thing are no negatives."""
-        return info_nce(self.project(one_SD), self.project(other_SD), same_SS, self.log_temperature)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from semacdr.errors import DataError
 from semacdr.model.config import ItemView, ModelConfig
-from semacdr.model.contrastive import Agreement, ViewAlignment, near_duplicates, uniformity
+from semacdr.model.contrastive import Agreement, near_duplicates, uniformity
 from semacdr.model.histories import Events, HistoryBatch
 from semacdr.model.item_encoder import Catalogue, ItemVectors, centred
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
@@ -87,7 +87,7 @@ class Fit:
         torch.manual_seed(seed)
         self.inputs = inputs
         self.model = SemaCdrModel(inputs.config, catalogue_of(inputs))
-        self.alignment = ViewAlignment()
+        self.alignment = Agreement()
         self.domain_agreement = Agreement(inputs.config.dim)
         self.user_agreement = Agreement(inputs.config.dim)
         self.share = share_of_process()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from semacdr.model import loss as loss_module
-from semacdr.model.contrastive import Agreement, ViewAlignment, info_nce, near_duplicates, uniformity
+from semacdr.model.contrastive import Agreement, info_nce, near_duplicates, uniformity
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
 
 
@@ -35,7 +35,7 @@ def test_chunked_cross_entropy_gradient_agrees_with_finite_differences():
 
 
 def test_view_alignment_is_low_for_agreeing_views_and_log_size_for_equal_ones():
-    alignment, nothing = ViewAlignment(), torch.zeros(4, 4, dtype=torch.bool)
+    alignment, nothing = Agreement(), torch.zeros(4, 4, dtype=torch.bool)
     agreeing = torch.eye(4)
     assert alignment(agreeing, agreeing, nothing) < 0.01
     alike = torch.ones(4, 4)
@@ -46,7 +46,7 @@ def test_view_alignment_duplicates_are_no_negatives():
     alike = torch.ones(4, 4)
     duplicates = near_duplicates(alike, 0.9)
     assert duplicates.all()
-    assert ViewAlignment()(alike, alike, duplicates).item() == pytest.approx(0, abs=1e-6)
+    assert Agreement()(alike, alike, duplicates).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_near_duplicates_are_told_by_cosine_whatever_the_length():
