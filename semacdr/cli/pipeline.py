@@ -94,7 +94,8 @@ def tune(dataset: str, store: str | None, preset: str | None, trials: int, study
     beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)
     study = study or beside / STUDIES / f"{config.name}-{training.preset}.log"
     best = search(training, config.split, folders, study, Run(settings.threads), Progress(), trials)
-    click.echo(f"overrides = {{ {', '.join(f'{key} = {json.dumps(value)}' for key, value in best.items())} }}")
+    values = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.items())
+    click.echo(f"overrides = {{ {values} }}" if values else "overrides = {}  # the preset as it is")
 
 
 @click.command()

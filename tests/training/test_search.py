@@ -28,6 +28,8 @@ def test_search_keeps_every_trial_and_goes_on(toy_artifacts: dict[str, Path], tm
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
     assert study.trials[0].user_attrs["overrides"] == TINY
     assert study.trials[2].params.keys() == {"learning_rate", "dropout", "id_dropout", "dim", "half_life"}
+    choices = [getattr(known, "choices", ()) for known in study.trials[2].distributions.values()]
+    assert None not in [choice for one in choices for choice in one]  # TOML has no such value
 
 
 def test_search_without_trials_is_refused(toy_artifacts: dict[str, Path], tmp_path: Path):
