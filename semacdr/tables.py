@@ -266,6 +266,17 @@ class History(Table):
     seconds = dy.Float64(description="of the epoch, its validation too")
 
 
+class Steps(Table):
+    """One row per step of a training run."""
+
+    fit = dy.String(primary_key=True, description="train or refit, as in `training_history`")
+    step = dy.Int64(primary_key=True, min=1, description="counted from 1 through all epochs of a fit")
+    epoch = dy.Int64(min=1, description="that it is part of")
+    loss = dy.Float64(description="of its batch")
+    gradient_norm = dy.Float64(min=0, description="before it was clipped")
+    learning_rate = dy.Float64(min=0, description="of AdamW")
+
+
 class Metrics(Table):
     """One row per metric of a model in a domain (``macro``: mean over domains) and group of targets."""
 
@@ -344,7 +355,7 @@ TABLES: dict[str, dict[str, type[Table]]] = {
     "semantics": {"semantics": Semantics, "semantics_audit": SemanticsAudit},
     "embeddings": {"embeddings": Embeddings},
     "index": {"index_ids": IndexIds},
-    "checkpoint": {"training_history": History},
+    "checkpoint": {"training_history": History, "training_steps": Steps},
     "evaluation": {"evaluation": Metrics, "evaluation_ranks": TargetRanks},
     "recommendations": {"recommendations": Recommendations},
     "user_vectors": {"user_vectors": UserVectors},
@@ -363,7 +374,7 @@ CONTRACT_VERSIONS: dict[str, int] = {
     "semantics": 1,
     "embeddings": 1,
     "index": 1,
-    "checkpoint": 1,
+    "checkpoint": 2,
     "evaluation": 1,
     "recommendations": 1,
     "user_vectors": 1,

@@ -44,10 +44,11 @@ class ItemVectors:
 class Projection(nn.Module):
     """A text vector in the model's width: LN(W2 GELU(W1 z) + W z + B_d A_d z), d being the item's domain.
 
-    The last term is each domain's own addition of low rank (Hu et al. 2021, LoRA, section 4.1); B_d starts at 0.
+    The last term is each domain's own addition of low rank (Hu et al. 2021, LoRA, section 4.1); B_d starts at 0. As a
+    mixture it is the sum of all of them, each weighed by softmax(R z).
     """
 
-    def __init__(self, text_dim: int, dim: int, rank: int, num_domains: int) -> None:
+    def __init__(self, text_dim: int, dim: int, rank: int, num_domains: int, *, mixture: bool = False) -> None:
         super().__init__()
         self.rank, self.num_domains = rank, num_domains
         # All that reads the text is one matrix, the adapters' first halves too: one product over a large input.
@@ -57,6 +58,8 @@ class Projection(nn.Module):
         if rank:
             self.adapter = nn.Linear(rank * num_domains, dim, bias=False)
             nn.init.zeros_(self.adapter.weight)
+        if rank and mixture:
+            self.router = nn.Linear(text_dim, num_domains)
 
     def forward(self, z_RK: Float[Tensor, "rows text"], domain_R: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
         """Return the projected vectors."""
@@ -64,8 +67,11 @@ class Projection(nn.Module):
         read = self.hidden_and_skip(z_RK)
         projected = self.out(nn.functional.gelu(read[:, :dim])) + read[:, dim : 2 * dim]
         if self.rank:
-            own_RN = nn.functional.one_hot(domain_R, self.num_domains).to(read.dtype)
-            low = read[:, 2 * dim :].view(-1, self.num_domains, self.rank) * own_RN[:, :, None]
+            if hasattr(self, "router"):
+                share_RN = torch.softmax(self.router(z_RK), dim=1)
+            else:
+                share_RN = nn.functional.one_hot(domain_R, self.num_domains).to(read.dtype)
+            low = read[:, 2 * dim :].view(-1, self.num_domains, self.rank) * share_RN[:, :, None]
             projected = projected + self.adapter(low.flatten(1))
         normed: Tensor = self.norm(projected)
         return normed
@@ -91,7 +97,9 @@ class ItemEncoder(nn.Module):
             self.register_buffer(f"{view}_text", whitened_I1K)
             self.register_buffer(f"{view}_present", present_I1)
             rank = config.adapter_rank if view is ItemView.SPECIFIC else 0
-            self.projections[view] = Projection(whitened_I1K.shape[1], config.dim, rank, self.num_domains)
+            self.projections[view] = Projection(
+                whitened_I1K.shape[1], config.dim, rank, self.num_domains, mixture=config.adapter_mixture
+            )
         if ItemView.ID in config.views:
             self.ids = nn.Embedding(len(catalogue.domain_I1), config.dim, padding_idx=0)
             nn.init.normal_(self.ids.weight, std=ID_STD)

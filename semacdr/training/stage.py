@@ -23,7 +23,7 @@ from semacdr.model.scorer import Scoring
 from semacdr.model.text_vectors import read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.progress import Progress
-from semacdr.tables import Part, table_files
+from semacdr.tables import History, Part, Steps, table_files
 from semacdr.training.fit import Fit, FitInputs, share_of_process
 from semacdr.training.gate import CrossFitted, cross_fitted_gate
 from semacdr.training.loop import Outcome, Plan, Score, fit_to_end
@@ -76,10 +76,11 @@ def train(
         refit_inputs = replace(fit_inputs, events=events.up_to(Part.VALIDATION))
         refit = Fit(refit_inputs, config.seed)
         plan = replace(_plan("refit", output, run), max_epochs=found.best_epoch)
-        history = found.history + fit_to_end(refit, plan, None, progress).history
+        refitted = fit_to_end(refit, plan, None, progress)
         num_threads = torch.get_num_threads()
     assert found.best is not None
     score = found.best if gate is None else gate.score
+    history = found.history + refitted.history
     details = {
         "processes": refit.share.size,
         "preset": model_config.preset,
@@ -106,14 +107,9 @@ def train(
         details={"best_epoch": found.best_epoch},
         scoring=None if gate is None else Scoring.of(model_config.experts, _memory(refit_inputs), gate.gate),
     )
-    schema = {
-        "fit": pl.String,
-        "epoch": pl.Int64,
-        "loss": pl.Float64,
-        "validation_ndcg_10": pl.Float64,
-        "seconds": pl.Float64,
-    }
-    pl.DataFrame(history, schema=schema).write_parquet(output / "training_history.parquet")
+    pl.DataFrame(history, schema=History.create_empty().schema).write_parquet(output / "training_history.parquet")
+    steps = found.steps + refitted.steps
+    pl.DataFrame(steps, schema=Steps.create_empty().schema).write_parquet(output / "training_steps.parquet")
     log.info("training", rows_in=len(events.item), users=events.num_users, **details, validation_ndcg_10=score.ndcg_10)
     if run.snapshots is not None:
         shutil.rmtree(run.snapshots, ignore_errors=True)
