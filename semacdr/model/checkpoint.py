@@ -39,6 +39,10 @@ WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json",
 _REDO = "restore the artifact, or run the training stage again"
 
 
+_ITEMS_PER_PART = 65_536
+"""Of the catalogue, encoded at a time."""
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model ready to score."""
@@ -106,9 +110,11 @@ def user_states(
 def encode_all_items(model: SemaCdrModel) -> ItemVectors:
     """Return the vectors of every item by ``item_index``; the padding's row is zero."""
     model.eval()
-    items: ItemVectors = model.items(torch.arange(len(model.items.domain_I1)))
-    items.vector_RD[0], items.weight_R3[0] = 0, 0
-    return items
+    parts = [model.items(item_R) for item_R in torch.arange(len(model.items.domain_I1)).split(_ITEMS_PER_PART)]
+    vector_RD = torch.cat([part.vector_RD for part in parts])
+    weight_R3 = torch.cat([part.weight_R3 for part in parts])
+    vector_RD[0], weight_R3[0] = 0, 0
+    return ItemVectors(vector_RD, weight_R3)
 
 
 def save_checkpoint(

@@ -37,6 +37,12 @@ class ItemVectors:
     vector_RD: Float[Tensor, "rows dim"]
     weight_R3: Float[Tensor, "rows 3"]
     """Share of each view in the vector, in the order of ``ItemView``; all 0 for an item without any view."""
+
+
+@dataclass(frozen=True)
+class ItemViews(ItemVectors):
+    """Items and their two texts in the model's width."""
+
     agnostic_RD: Float[Tensor, "rows dim"]
     specific_RD: Float[Tensor, "rows dim"]
 
@@ -113,7 +119,7 @@ class ItemEncoder(nn.Module):
             self.joint = nn.Linear(len(ItemView) * config.dim, config.dim)
         self.norm = nn.LayerNorm(config.dim)
 
-    def forward(self, item_R: Int[Tensor, " rows"]) -> ItemVectors:
+    def forward(self, item_R: Int[Tensor, " rows"]) -> ItemViews:
         """Return the vectors of items by ``item_index``; in training, some IDs are hidden."""
         domain_R, support_R = self.domain_I1[item_R], self.support_I1[item_R]
         text = {view: self._text(view, item_R) for view in TEXT_VIEWS}
@@ -133,7 +139,7 @@ class ItemEncoder(nn.Module):
         else:
             share_R3 = present_R3.to(id_RD.dtype) if self.config.item_fusion == "sum" else weight_R3
             fused_RD = (share_R3[:, :, None] * views_R3D).sum(dim=1)
-        return ItemVectors(self.norm(fused_RD), weight_R3, views_R3D[:, 0], views_R3D[:, 1])
+        return ItemViews(self.norm(fused_RD), weight_R3, views_R3D[:, 0], views_R3D[:, 1])
 
     def _text(
         self, view: ItemView, item_R: Int[Tensor, " rows"]

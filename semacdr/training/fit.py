@@ -19,7 +19,7 @@ from semacdr.errors import DataError
 from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import Agreement, near_duplicates, uniformity
 from semacdr.model.histories import Events, HistoryBatch
-from semacdr.model.item_encoder import Catalogue, ItemVectors, centred
+from semacdr.model.item_encoder import Catalogue, ItemViews, centred
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
 from semacdr.model.semacdr import SECONDS_PER_DAY, SemaCdrModel, UserStates
 from semacdr.model.text_vectors import TextVectors
@@ -68,7 +68,7 @@ def share_of_process() -> Share:
 class Step:
     """The items of one step, encoded once, and the histories in terms of their rows."""
 
-    items: ItemVectors
+    items: ItemViews
     row_of_V: Int[Tensor, " visible1"]
     """From visible item to row of ``items``, both from 1; 0: not encoded."""
     item_R: Int[Tensor, " rows"]
