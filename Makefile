@@ -52,9 +52,9 @@ lock: setup ## Write requirements/cpu.lock from .venv.
 docs: setup ## Write docs/tables.md from semacdr/tables.py.
 	$(BIN)/python -m semacdr.table_docs
 
-deploy: setup ## Register the deployments on the Prefect server of PREFECT_API_URL.
-	$(BIN)/prefect work-pool create semacdr --type process --overwrite
-	$(BIN)/prefect --no-prompt deploy --all
+deploy: setup ## Set the Prefect server of PREFECT_API_URL up and register the deployments.
+	$(BIN)/python -m flows.setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/prefect --no-prompt deploy --all
 
 clean: ## Remove both environments and the converted model; stores stay.
 	rm -rf .venv .venv-vllm .cache

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import polars as pl
 import structlog
 
 from semacdr import embeddings, index, interactions, semantics, sequences
-from semacdr.dataset import DatasetConfig
+from semacdr.dataset import DatasetConfig, refuse_namesake
 from semacdr.errors import ConfigError, SemacdrError, StoreError, close_names, examples
 from semacdr.manifest import Facts, fingerprint
 from semacdr.model.config import load_preset
@@ -47,6 +47,8 @@ class Context:
     settings: Settings
     store: Store
     progress: Progress = field(default_factory=Progress)
+    turn: Callable[[Stage], AbstractContextManager[None]] = lambda _: nullcontext()
+    """What a stage enters before it works: may wait while another run works on the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def _sections(*names: str) -> Callable[[DatasetConfig], dict[str, Any]]:
 def _ingest_config(dataset: DatasetConfig) -> dict[str, Any]:
     wording = {"label", "expert"}
     domains = {name: domain.model_dump(mode="json", exclude=wording) for name, domain in dataset.domains.items()}
-    return {"domains": domains, "filters": dataset.filters.model_dump(mode="json")}
+    return {"domains": domains, "filters": dataset.filters.model_dump(mode="json", exclude_none=True)}
 
 
 def _semantics_config(dataset: DatasetConfig) -> dict[str, Any]:
@@ -262,12 +264,14 @@ def find_stage(name: str) -> Stage:
     raise ConfigError(f"no stage {name!r}", expected=close_names(name, [stage.name for stage in STAGES]))
 
 
-def check_dataset(dataset: DatasetConfig) -> None:
+def check_dataset(dataset: DatasetConfig, settings: Settings) -> None:
     """Find what is wrong with a data set before anything runs, so that no LLM is paid for a slip of the pen.
 
     Raises:
-        ConfigError: a raw file is missing, there is no such preset, or an override is impossible.
+        ConfigError: a raw file is missing, there is no such preset, an override is impossible, or another data set in
+            the folders of the settings has the same name.
     """
+    refuse_namesake(dataset, settings.datasets)
     interactions.raw_files(dataset)
     load_preset(dataset.training.preset, dataset.training.overrides)
 
@@ -344,17 +348,23 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
             return known
         _refuse_broken(store, inputs, whole=False)
-        if stage.gather is not None:
-            with store.gathering_responses():
-                stage.gather(context, inputs)
-            if known := _published(stage, context, inputs):
+        before = _current_versions(stage, context)
+        with context.turn(stage):
+            # Another run may have done the work while this one waited.
+            if _current_versions(stage, context) != before and (known := _published(stage, context, inputs)):
                 bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
                 return known
-        draft = replace(_draft(stage, context, inputs), started=started)
-        with store.open_draft(draft, stage.outputs):
-            facts = stage.run(context, inputs, draft)
-            artifacts = store.publish(draft, facts)
-            rebuild_catalog(store)
+            if stage.gather is not None:
+                with store.gathering_responses():
+                    stage.gather(context, inputs)
+                if known := _published(stage, context, inputs):
+                    bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
+                    return known
+            draft = replace(_draft(stage, context, inputs), started=started)
+            with store.open_draft(draft, stage.outputs):
+                facts = stage.run(context, inputs, draft)
+                artifacts = store.publish(draft, facts)
+                rebuild_catalog(store)
     rows_out = {table: rows for a in artifacts.values() for table, rows in a.manifest.rows_out.items()}
     bound.info(
         "published",
@@ -366,6 +376,11 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         **{name: round(value, 4) for name, value in facts.metrics.items()},
     )
     return artifacts
+
+
+def _current_versions(stage: Stage, context: Context) -> list[str | None]:
+    dataset, store = context.dataset.name, context.store
+    return [store.aliases(dataset, name).get(CURRENT) for name in stage.outputs]
 
 
 @contextmanager

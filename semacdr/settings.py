@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -96,6 +97,10 @@ class Settings(BaseSettings):
     """Folders in which data sets are found by name."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; None: torch's own choice."""
+    stage_timeout_s: float | None = Field(default=86_400, gt=0)
+    """How long one stage of a flow may take; None: as long as it likes. What it has cached is kept."""
+    logs: Literal["auto", "console", "json"] = "auto"
+    """``json``: one object a line. ``auto``: for people in a terminal, ``json`` elsewhere."""
     duckdb: DuckDbSettings = DuckDbSettings()
     llm: LlmSettings = LlmSettings()
     encoder: EncoderSettings = EncoderSettings()

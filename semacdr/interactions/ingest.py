@@ -96,7 +96,7 @@ def ingest(config: DatasetConfig, outputs: Mapping[str, Path], limits: DuckDbSet
             for reason, count in rejected.items():
                 dropped[reason] = dropped.get(reason, 0) + count
             rows_in += sum(records.values())
-            details[domain] = _write_domain(connection, domain, outputs)
+            details[domain] = _write_domain(connection, config, domain, outputs)
             log.info(
                 "ingested", dataset=config.name, domain=domain, rows_in=records, dropped=rejected, **details[domain]
             )
@@ -162,13 +162,15 @@ def _judge(
             f"{place}: no event is accepted",
             found=f"{records['interactions']} records in {', '.join(branch.interactions.files)}; "
             f"rejected {reject_counts}",
-            expected="at least one event",
+            expected="at least one event" + (f" until {config.filters.until}" if config.filters.until else ""),
             do="mend the files, or leave the domain out",
         )
     return reject_counts
 
 
-def _write_domain(connection: duckdb.DuckDBPyConnection, domain: str, outputs: Mapping[str, Path]) -> dict[str, Any]:
+def _write_domain(
+    connection: duckdb.DuckDBPyConnection, config: DatasetConfig, domain: str, outputs: Mapping[str, Path]
+) -> dict[str, Any]:
     write_parquet(
         _part(outputs["interactions"], "interactions", domain),
         INTERACTIONS,
@@ -177,7 +179,7 @@ def _write_domain(connection: duckdb.DuckDBPyConnection, domain: str, outputs: M
     )
     events, users, first, last = connection.execute(read_sql("ingest/domain_counts")).fetchall()[0]
     tally = {"items": 0, "items_with_text": 0, "events_with_text": 0}
-    batches = _query(connection, "ingest/items", {})
+    batches = _query(connection, "ingest/items", {"logged_only": config.filters.until is not None})
     write_parquet(_part(outputs["items"], "items", domain), ITEMS, _cleaned(batches, domain, tally), ROWS_PER_GROUP)
     share = round(tally.pop("events_with_text") / events, 6)
     return {

@@ -81,6 +81,7 @@ def _times(source: Source, filters: Filters) -> dict[str, object]:
         "time_format": source.time_format,
         "min_timestamp_s": filters.min_timestamp_s,
         "max_timestamp_s": filters.max_timestamp_s,
+        "until_s": filters.until_s,
     }
 
 
