@@ -6,7 +6,6 @@ encrypted; it is in no parameter and no log.
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from uuid import UUID
 
@@ -27,7 +26,8 @@ MISSED_HEARTBEATS_S = 120
 """Four of the heartbeats that ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30`` asks for (prefect.yaml)."""
 
 _OURS = ResourceSpecification({"prefect.resource.id": "prefect.tag.semacdr", "prefect.resource.role": "tag"})
-_RUN = "{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }} {{ flow_run|ui_url }}"
+_RUN = "flow_run.name ~ ' is ' ~ flow_run.state.name ~ ': ' ~ flow_run.state.message ~ ' ' ~ (flow_run|ui_url)"
+_REFUSED = "'The gate refused ' ~ event.resource.name ~ ': ' ~ event.payload.gate"
 
 
 def create_alerts(client: SyncPrefectClient, url: SecretStr) -> None:
@@ -37,15 +37,14 @@ def create_alerts(client: SyncPrefectClient, url: SecretStr) -> None:
     failures = {RUN_EVENT + state for state in ("Failed", "TimedOut", "Crashed")}
     _replace(client, _alert("semacdr: a run failed", failures, _RUN, saved))
     _replace(client, _alert("semacdr: a run is late", {RUN_EVENT + "Late"}, _RUN, saved))
-    refused = "The gate refused {{ event.resource.name }}: {{ event.payload.gate }}"
-    _replace(client, _alert("semacdr: the gate refused", {GATE_REFUSED}, refused, saved))
+    _replace(client, _alert("semacdr: the gate refused", {GATE_REFUSED}, _REFUSED, saved))
 
 
 def create_rescue(client: SyncPrefectClient) -> None:
     """Create the automation that marks a run as crashed when it has not been heard of: its worker is gone."""
     heartbeat = RUN_EVENT + "heartbeat"
     trigger = EventTrigger(
-        after={heartbeat},
+        after={heartbeat, RUN_EVENT + "Running"},
         expect={heartbeat, *(RUN_EVENT + state for state in ENDS)},
         match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
         match_related=_OURS,
@@ -59,9 +58,9 @@ def create_rescue(client: SyncPrefectClient) -> None:
     _replace(client, AutomationCore(name="semacdr: a run is lost", trigger=trigger, actions=[action]))
 
 
-def _alert(name: str, events: set[str], text: str, webhook: UUID) -> AutomationCore:
-    # Slack, Mattermost and Teams read "text"; the title says which automation speaks.
-    payload = json.dumps({"title": name, "text": text})
+def _alert(name: str, events: set[str], expression: str, webhook: UUID) -> AutomationCore:
+    # Slack and Mattermost read "text". A message has line ends and quotes, hence tojson.
+    payload = f'{{"title": "{name}", "text": {{{{ ({expression})|tojson }}}}}}'
     runs = {} if GATE_REFUSED in events else {"match_related": _OURS}
     trigger = EventTrigger(expect=events, posture=Posture.Reactive, threshold=1, within=timedelta(0), **runs)
     action = CallWebhook(block_document_id=webhook, payload=payload)

@@ -100,7 +100,7 @@ def run_stage(
         progress=PrefectProgress(TerminalProgress()) if served else TerminalProgress(),
         turn=turn(config.name) if served else Context.turn,
     )
-    with structlog.contextvars.bound_contextvars(run=flow_run.name, stage=stage, release=__version__):
+    with structlog.contextvars.bound_contextvars(run=flow_run.id, stage=stage, release=__version__):
         before = {name: context.store.aliases(config.name, name).get(CURRENT) for name in find_stage(stage).outputs}
         try:
             artifacts = run_pipeline_stage(find_stage(stage), context, refresh=refresh)
