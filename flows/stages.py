@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.assets import materialized
 from flows.limits import turn
+from flows.metrics import measured
 from flows.pages import show
 from flows.progress import PrefectProgress
 from semacdr import __version__
@@ -102,14 +103,18 @@ def run_stage(
     )
     with structlog.contextvars.bound_contextvars(run=flow_run.id, stage=stage, release=__version__):
         before = {name: context.store.aliases(config.name, name).get(CURRENT) for name in find_stage(stage).outputs}
-        try:
-            artifacts = run_pipeline_stage(find_stage(stage), context, refresh=refresh)
-        except TransientError as error:
-            log.warning("may pass by itself", error=error.what, found=str(error.found))
-            raise
+        with measured(stage, config.name) as meter:
+            try:
+                artifacts = run_pipeline_stage(find_stage(stage), context, refresh=refresh)
+            except TransientError as error:
+                log.warning("may pass by itself", error=error.what, found=str(error.found))
+                raise
+            made = [artifact for name, artifact in artifacts.items() if before[name] != _version(artifact)]
+            for artifact in made:
+                meter.published(artifact.manifest)
         if served:
             show(context.store, artifacts)
-            materialized(context.store, [a for name, a in artifacts.items() if before[name] != _version(a)])
+            materialized(context.store, made)
     return {name: _version(artifact) for name, artifact in artifacts.items()}
 
 

@@ -14,6 +14,7 @@ import pytest
 from semacdr.semantics.resolve import vllm_python
 from semacdr.testing.tiny_llm import make_tiny_llm
 from tests.processes import PROJECT, background, free_port, wait_for
+from tests.receiver import Receiver, receiving
 
 BIN = Path(sys.executable).parent
 
@@ -24,6 +25,7 @@ class Prefect:
 
     environment: dict[str, str]
     store: Path
+    alerts: Receiver
 
     def __call__(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """Run ``prefect ...`` in the project's folder."""
@@ -54,12 +56,12 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     }
     server_log, worker_log = folder / "server.log", folder / "worker.log"
     command = (str(BIN / "prefect"), "server", "start", "--port", str(port), "--no-ui")
-    with background(server_log, environment, *command) as server:
+    with receiving() as alerts, background(server_log, environment, *command) as server:
         wait_for(f"http://127.0.0.1:{port}/api/health", server, server_log)
         deploy = subprocess.run(
             ["make", "--old-file", ".venv/.done", "deploy"],
             cwd=PROJECT,
-            env=environment,
+            env=environment | {"SEMACDR_ALERT_WEBHOOK": alerts.url},
             capture_output=True,
             text=True,
             check=False,
@@ -67,4 +69,4 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         assert deploy.returncode == 0, deploy.stdout + deploy.stderr
         command = (str(BIN / "prefect"), "worker", "start", "--pool", "semacdr")
         with background(worker_log, environment, *command):
-            yield Prefect(environment, folder / "store")
+            yield Prefect(environment, folder / "store", alerts)
