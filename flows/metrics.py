@@ -29,6 +29,7 @@ from semacdr import __version__
 from semacdr.manifest import Manifest
 
 FLUSH_MS = 5_000
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
 
 
 class StageMeter:
@@ -74,7 +75,7 @@ def measured(stage: str, dataset: str) -> Iterator[StageMeter]:
 
 
 def _meter() -> Meter | None:
-    wanted = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"} & set(os.environ)
+    wanted = any(os.environ.get(name) for name in ENDPOINTS)
     return _provider().get_meter("semacdr", __version__) if wanted else None
 
 

@@ -15,6 +15,7 @@ from flows.stages import run_stages
 from semacdr import __version__
 from semacdr.errors import SemacdrError
 from semacdr.pipeline import STAGES
+from semacdr.settings import load_settings
 
 CHAIN = ("ingest/load", "semantics/generate", "embeddings/index", "training/train", "recommendations/publish")
 POLL_EVERY_S = 2.0
@@ -30,8 +31,6 @@ def nightly(
     only: StageName | None = None,
     refresh: tuple[Refreshable, ...] = (),
     retries: Retries = 3,
-    *,
-    apart: bool = False,
 ) -> dict[str, str]:
     """Run the whole pipeline of a data set, or one stage of it.
 
@@ -43,9 +42,8 @@ def nightly(
         only: run this stage alone.
         refresh: stages that gather more although nothing has changed: semantics spends another budget.
         retries: how often a stage is tried again after a fault that may pass by itself.
-        apart: run each step as a deployment of its own, for CPU and GPU work pools that differ.
     """
-    if apart and only is None:
+    if load_settings(store=store).apart and only is None:
         _run_deployments(dataset, store, until, refresh)
         return {}
     stages = [only] if only else [stage.name for stage in STAGES]

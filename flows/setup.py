@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from semacdr.errors import ConfigError, SemacdrError, close_names
 
 PREFECT_YAML = Path("prefect.yaml")
 ALERT_WEBHOOK = "SEMACDR_ALERT_WEBHOOK"
+_VARIABLE = re.compile(r"\{\{ \$(\w+) \}\}")
+"""As Prefect's own templates write a variable of the environment."""
 
 
 def main() -> None:
@@ -65,13 +68,14 @@ def read_deployments(path: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: a deployment names no work pool, or a schedule has an unknown time zone.
     """
-    deployments: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    text = _VARIABLE.sub(lambda found: os.environ.get(found[1], ""), path.read_text(encoding="utf-8"))
+    deployments: list[dict[str, Any]] = yaml.safe_load(text)["deployments"]
     for deployment in deployments:
         if not (deployment.get("work_pool") or {}).get("name"):
             raise ConfigError(
                 f"{path}, deployment {deployment['name']}: no work pool",
                 expected="work_pool.name",
-                do="name one; `make deploy` creates it",
+                do="name one (or set SEMACDR_GPU_POOL, which does); `make deploy` creates it",
             )
         for schedule in deployment.get("schedules", ()):
             if (zone := schedule.get("timezone", "UTC")) not in available_timezones():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
@@ -43,6 +44,34 @@ def configure_logging(
         logger_factory=lambda *_: logger,
         cache_logger_on_first_use=False,
     )
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, whoever logs: our events as they are, other libraries' messages as an event each.
+
+    A Prefect worker or server takes it by ``PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER=json`` and
+    ``PREFECT_LOGGING_FORMATTERS_JSON_CLASS=semacdr.logs.JsonLines``.
+    """
+
+    def __init__(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 (what Prefect's configuration gives)
+        super().__init__()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        message = record.getMessage()
+        if record.name == LOGGER and message.startswith("{"):
+            return message
+        about = {"run": getattr(record, "flow_run_id", None), "task": getattr(record, "task_run_name", None)}
+        event = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": message,
+            **{name: value for name, value in about.items() if value},
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return _serialize(event)
 
 
 def _words() -> list[Processor]:

@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """Folders in which data sets are found by name."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; None: torch's own choice."""
+    apart: bool = False
+    """``pipeline/nightly`` runs each step as a deployment of its own: for CPU and GPU work pools that differ."""
     stage_timeout_s: float | None = Field(default=86_400, gt=0)
     """How long one stage of a flow may take; None: as long as it likes. What it has cached is kept."""
     logs: Literal["auto", "console", "json"] = "auto"

@@ -18,8 +18,20 @@ def test_parameters_name_the_stages():
     assert list(Refreshable.__args__) == [stage.name for stage in STAGES if stage.gather]
 
 
+@pytest.fixture(autouse=True)
+def _gpu_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMACDR_GPU_POOL", "graphics")
+
+
 def test_our_deployments_are_right():
-    assert len(read_deployments(PROJECT / PREFECT_YAML)) == 6
+    pools = [deployment["work_pool"]["name"] for deployment in read_deployments(PROJECT / PREFECT_YAML)]
+    assert pools == ["semacdr", "graphics", "graphics", "graphics", "graphics", "semacdr"]
+
+
+def test_gpu_pool_without_a_name_says_which_variable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("SEMACDR_GPU_POOL")
+    with pytest.raises(ConfigError, match="SEMACDR_GPU_POOL"):
+        read_deployments(PROJECT / PREFECT_YAML)
 
 
 @pytest.mark.parametrize(
