@@ -3,7 +3,8 @@
     .venv-vllm/bin/python benchmarks/vllm_offline.py REQUESTS.json
 
 REQUESTS.json: how the model is loaded (as the server loads it), how tokens are chosen, and the requests, each with
-messages, seed and temperature. Prints one JSON line: completion tokens and the seconds of ``LLM.chat``.
+messages, seed and temperature. Prints one JSON line: completion tokens, and the seconds
+and CPU seconds of ``LLM.chat``.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ def main() -> None:
     ]
     messages = [request["messages"] for request in work["requests"]]
     llm.chat(messages[:1], parameters[:1], use_tqdm=False)  # the first answer compiles the grammar
-    started = time.monotonic()
+    started, cpu_before_s = time.monotonic(), time.process_time()
     outputs = llm.chat(messages, parameters, use_tqdm=False)
-    seconds = time.monotonic() - started
+    spent = {"seconds": round(time.monotonic() - started, 2), "cpu_s": round(time.process_time() - cpu_before_s, 2)}
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
-    print(json.dumps({"requests": len(outputs), "tokens": tokens, "seconds": round(seconds, 2)}))
+    print(json.dumps({"requests": len(outputs), "tokens": tokens, **spent}))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from semacdr.errors import ConfigError
+from semacdr.errors import ConfigError, StoreError
 from semacdr.settings import DuckDbSettings
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -33,6 +33,7 @@ def work_database(limits: DuckDbSettings, parent: Path) -> Iterator[duckdb.DuckD
 
     Raises:
         ConfigError: the memory limit is no size, or too small for the work.
+        StoreError: no room, or no right to write.
     """
     parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=parent, prefix=".work-") as folder:
@@ -41,6 +42,8 @@ def work_database(limits: DuckDbSettings, parent: Path) -> Iterator[duckdb.DuckD
             settings["threads"] = limits.threads
         try:
             connection = duckdb.connect(f"{folder}/work.duckdb", config=settings)
+        except duckdb.IOException as error:
+            raise _no_room(parent, error) from error
         except duckdb.Error as error:
             raise ConfigError(
                 f"DuckDB does not start with memory_limit {limits.memory_limit!r}",
@@ -55,8 +58,16 @@ def work_database(limits: DuckDbSettings, parent: Path) -> Iterator[duckdb.DuckD
             raise ConfigError(
                 "DuckDB ran out of memory", found=error, do="raise duckdb.memory_limit, or lower duckdb.threads"
             ) from error
+        except duckdb.IOException as error:
+            raise _no_room(parent, error) from error
         finally:
             connection.close()
+
+
+def _no_room(parent: Path, error: duckdb.IOException) -> StoreError:
+    return StoreError(
+        f"DuckDB cannot work below {parent}", found=error, do="make room or mend the permissions and run again"
+    )
 
 
 def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table], group_rows: int) -> None:

@@ -318,8 +318,8 @@ def plan_semantics(context: Context) -> semantics.Plan:
     dataset, llm = context.dataset, context.settings.llm
     artifacts = {name: context.store.get(dataset.name, name) for name in ("items", "interactions")}
     inputs, responses = _semantics_inputs(context, artifacts), semantics.Responses(context.store.responses)
-    wanted = semantics.select(dataset, llm, inputs, responses)
-    return semantics.plan(dataset, llm, inputs.items, responses, wanted)
+    with semantics.select(dataset, llm, inputs, responses, context.settings.cache) as selection:
+        return semantics.plan(dataset, llm, responses, selection)
 
 
 def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[str, Artifact]:

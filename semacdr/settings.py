@@ -60,7 +60,7 @@ class LlmSettings(BaseModel):
     """How often each of them is started anew within a run."""
     concurrency: int = Field(default=256, ge=1)
     """The most requests in flight per endpoint: vLLM's own ``max_num_seqs`` keeps its queue full. A run starts with
-    16 and finds by itself how many are good."""
+    32 and finds by itself how many are good."""
     start_timeout_s: float = Field(default=300, gt=0)
     request_timeout_s: float = Field(default=300, gt=0)
     patience_s: float = Field(default=60, gt=0)

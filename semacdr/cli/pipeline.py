@@ -143,10 +143,10 @@ def _preview(context: Context, only: str | None) -> None:
         table.add_row(stage, verdict)
     console.print(table)
     if stages.get("ingest", "unchanged") == "unchanged" and "semantics" in stages:
-        console.print(_plan_table(plan_semantics(context)))
+        console.print(_plan_table(plan_semantics(context), context.dataset.semantics.budget.minutes))
 
 
-def _plan_table(expected: Plan) -> Table:
+def _plan_table(expected: Plan, most_minutes: float | None) -> Table:
     table = Table("semantics", "number", title=f"{expected.prompt} by {expected.model}")
     table.add_row("items with text", f"{expected.items:,}")
     table.add_row("  with imported texts", f"{expected.imported:,}")
@@ -157,7 +157,8 @@ def _plan_table(expected: Plan) -> Table:
     table.add_row("left to later runs by the budget of items", f"{expected.left_out:,}")
     table.add_row("tokens", f"{expected.tokens:,} ({'measured' if expected.tokens_measured else 'guessed'})")
     rate = f" at {expected.tokens_per_s:,.0f} tokens/s" if expected.tokens_per_s else ""
-    table.add_row("minutes", "unknown" if expected.seconds is None else f"{expected.seconds / 60:,.1f}{rate}")
+    unknown = "unknown: the model has not answered yet" + (f"; at most {most_minutes:g}" if most_minutes else "")
+    table.add_row("minutes", unknown if expected.seconds is None else f"{expected.seconds / 60:,.1f}{rate}")
     return table
 
 

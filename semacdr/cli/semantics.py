@@ -95,8 +95,8 @@ def export(output: Path, dataset: str, model: str | None, limit: int | None, sto
     if not output.parent.is_dir():
         raise ConfigError(f"no folder {output.parent}", found="nothing there", do="make it, or name another file")
     inputs = _inputs(config, opened)
-    selection = select(config, settings.llm, inputs, Responses(opened.responses))
-    exported = export_requests(config, selection, inputs.items, output, model or identify(settings.llm).name, limit)
+    with select(config, settings.llm, inputs, Responses(opened.responses), settings.cache) as selection:
+        exported = export_requests(config, selection, output, model or identify(settings.llm).name, limit)
     left = f"; {exported.left_out:,} beyond the limit" if exported.left_out else ""
     click.echo(f"{exported.requests:,} requests in {output}; {exported.answered:,} items have texts{left}")
 

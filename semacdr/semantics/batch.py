@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import ConfigError
 from semacdr.semantics.imports import import_key
-from semacdr.semantics.items import decoding_of, read_item_texts, words_of
+from semacdr.semantics.items import decoding_of, words_of
 from semacdr.semantics.prompt import clean_item_text, load_prompt
 from semacdr.semantics.selection import CHARS_PER_TOKEN, Selection
 
 URL = "/v1/chat/completions"
-_BATCH_ITEMS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +43,24 @@ class Exported:
 
 
 def export_requests(
-    config: DatasetConfig, selection: Selection, items: Path, output: Path, model: str, limit: int | None = None
+    config: DatasetConfig, selection: Selection, output: Path, model: str, limit: int | None = None
 ) -> Exported:
     """Write a request for each different item text that has no answer; ``custom_id`` is what an import finds it by.
 
     Args:
         config: the data set.
         selection: which of its items have no answer, most-interacted first.
-        items: folder of the ``items`` artifact.
         output: the file to write; it is whole or absent.
         model: who is to answer, as the service calls it.
         limit: requests at most; services take some 50,000 a file.
     """
     prompt = load_prompt(config.semantics.prompt)
-    chosen = selection.wanted if limit is None else selection.wanted.head(limit)
+    chosen = selection.wanted if limit is None else min(limit, selection.wanted)
     words = words_of(config)
     decoding = decoding_of(config)
     partial = output.with_name(f"{output.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
-        for row in _with_texts(chosen, items):
+        for row in (row for part in selection.texts(stop=chosen) for row in part.iter_rows(named=True)):
             # There is no tokenizer at hand.
             text = clean_item_text(row["text"])[: config.semantics.max_item_tokens * CHARS_PER_TOKEN]
             body = {
@@ -84,16 +80,10 @@ def export_requests(
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     partial.replace(output)
     return Exported(
-        requests=chosen.height,
+        requests=chosen,
         answered=selection.imported + selection.reused,
-        left_out=selection.wanted.height - chosen.height,
+        left_out=selection.wanted - chosen,
     )
-
-
-def _with_texts(rows: pl.DataFrame, items: Path) -> Iterator[dict[str, Any]]:
-    for part in rows.iter_slices(_BATCH_ITEMS):
-        texts = read_item_texts(items, part["row"])
-        yield from part.join(texts, on="row", how="left", maintain_order="left").iter_rows(named=True)
 
 
 def read_batch(path: Path) -> Iterator[BatchAnswer]:

@@ -21,7 +21,7 @@ from semacdr.errors import MAX_EXAMPLES, StoreError
 from semacdr.progress import Progress, Task
 from semacdr.semantics.ask import Asker
 from semacdr.semantics.engine import Engine, UnansweredError
-from semacdr.semantics.items import decoding_of, read_item_texts
+from semacdr.semantics.items import decoding_of
 from semacdr.semantics.models import ModelIdentity, identify
 from semacdr.semantics.openai_engine import OpenAiEngine
 from semacdr.semantics.resolve import resolve_engine
@@ -31,8 +31,7 @@ from semacdr.settings import LlmSettings
 
 log = structlog.get_logger()
 
-BATCH_ITEMS = 20_000
-"""Texts that are held at a time."""
+_MEAN_OF = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +88,20 @@ def gather(
         TransientError: the engine went away; what was answered before is kept.
         StoreError: answers cannot be kept.
     """
-    selection = select(config, llm, inputs, responses)
-    run = _Run(config, identify(llm), responses, inputs.items, selection)
-    if run.may_start():
-        expected = plan(config, llm, inputs.items, responses, selection)
-        log.info("semantics planned", **{name: value for name, value in asdict(expected).items() if value is not None})
-        with resolve_engine(llm, cache) as endpoints, progress.task("semantics", run.planned) as task:
-            engine = OpenAiEngine(endpoints, decoding_of(config), llm)
-            try:
-                asyncio.run(_with(engine, run, task))
-            finally:
-                responses.close()
-    report = run.report()
+    with select(config, llm, inputs, responses, cache) as selection:
+        run = _Run(config, identify(llm), responses, selection)
+        if run.may_start():
+            expected = plan(config, llm, responses, selection)
+            log.info(
+                "semantics planned", **{name: value for name, value in asdict(expected).items() if value is not None}
+            )
+            with resolve_engine(llm, cache) as endpoints, progress.task("semantics", run.planned) as task:
+                engine = OpenAiEngine(endpoints, decoding_of(config), llm)
+                try:
+                    asyncio.run(_with(engine, run, task))
+                finally:
+                    responses.close()
+        report = run.report()
     log.info("semantics gathered", **asdict(report), tokens_per_s=round(report.tokens_per_s, 1))
     return report
 
@@ -113,24 +114,23 @@ async def _with(engine: OpenAiEngine, run: _Run, task: Task) -> None:
 class _Run:
     """One run over the wanted items: what is taken next, what was spent, what came of it."""
 
-    def __init__(
-        self, config: DatasetConfig, model: ModelIdentity, responses: Responses, items: Path, selection: Selection
-    ) -> None:
+    def __init__(self, config: DatasetConfig, model: ModelIdentity, responses: Responses, selection: Selection) -> None:
         self.settings = config.semantics
         self.budget: Budget = config.semantics.budget
         self.asker = Asker(config, model)
-        self.items = items
         self.selection = selection
         self.responses = responses
         self.wanted = selection.wanted
-        self.planned = min(self.wanted.height, self.wanted.height if self.budget.items is None else self.budget.items)
+        self.planned = self.wanted if self.budget.items is None else min(self.wanted, self.budget.items)
         self.taken = self.done = self.accepted = 0
         self.failed: Counter[str] = Counter()
         self.unanswered: list[str] = []
         self._to_keep: list[Record] = []
         self._kept: asyncio.Future[None] | None = None
         self.started = self.ended = 0.0
-        self.stopped_by: str | None = "items" if self.planned < self.wanted.height else None
+        self._item_s = 0.0
+        """Of the latest answers, a moving mean."""
+        self.stopped_by: str | None = "items" if self.planned < self.wanted else None
 
     def may_start(self) -> bool:
         """Tell whether there is anything to ask, and anything to spend."""
@@ -153,10 +153,8 @@ class _Run:
             self.ended = time.monotonic()
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the planned items with their texts, of which no more than a batch is held."""
-        for batch in self.wanted.head(self.planned).iter_slices(BATCH_ITEMS):
-            texts = read_item_texts(self.items, batch["row"])
-            yield from batch.join(texts, on="row", how="left", maintain_order="left").iter_rows(named=True)
+        for batch in self.selection.texts(stop=self.planned):
+            yield from batch.iter_rows(named=True)
 
     async def _work(self, engine: Engine, rows: Iterator[dict[str, Any]], task: Task) -> None:
         while True:
@@ -173,6 +171,7 @@ class _Run:
                 continue
             await self._keep(record)
             self.done += 1
+            self._item_s += (record.seconds - self._item_s) / min(self.done, _MEAN_OF)
             if record.accepted:
                 self.accepted += 1
             else:
@@ -204,7 +203,8 @@ class _Run:
     def _affords_another(self) -> bool:
         """Tell whether the budget has room for one more item beside those in flight."""
         minutes, tokens = self.budget.minutes, self.budget.tokens
-        if minutes is not None and time.monotonic() - self.started >= minutes * 60:
+        # What would be answered too late is not begun: a full queue may take a minute to drain.
+        if minutes is not None and time.monotonic() - self.started + self._item_s >= minutes * 60:
             self.stopped_by = "minutes"
             return False
         if tokens is not None:
@@ -218,18 +218,17 @@ class _Run:
 
     def report(self) -> GatherReport:
         """Return what came of the run."""
-        left = self.wanted.slice(self.taken).head(MAX_EXAMPLES)
-        names = [*self.unanswered, *(f"{domain}/{item}" for domain, item in left["domain", "item_id"].iter_rows())]
+        names = [*self.unanswered, *self.selection.names(self.taken, MAX_EXAMPLES)]
         return GatherReport(
             imported=self.selection.imported,
             reused=self.selection.reused,
-            wanted=self.wanted.height,
+            wanted=self.wanted,
             asked=self.done,
             accepted=self.accepted,
             failed=dict(sorted(self.failed.items())),
-            left_out=self.wanted.height - self.done,
+            left_out=self.wanted - self.done,
             left_out_first=tuple(names[:MAX_EXAMPLES]),
-            stopped_by=self.stopped_by if self.taken < self.wanted.height else None,
+            stopped_by=self.stopped_by if self.taken < self.wanted else None,
             prompt_tokens=self.asker.prompt_tokens,
             completion_tokens=self.asker.completion_tokens,
             seconds=round(self.ended - self.started, 3),

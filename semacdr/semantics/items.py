@@ -29,20 +29,9 @@ def read_items(folder: Path) -> tuple[pl.DataFrame, int]:
 
 
 def read_item_ids(folder: Path, *extra: str) -> pl.DataFrame:
-    """Return the items that have text, without it: ``row`` in the table, domain, item_id, text_hash and ``extra``."""
-    scan = _scan(folder).filter("has_text")
-    return scan.select("row", "domain", "item_id", "text_hash", *extra).collect(engine="streaming")
-
-
-def read_item_texts(folder: Path, rows: pl.Series) -> pl.DataFrame:
-    """Return title, text and text_hash of some rows of the table; no more of it is held than these."""
-    wanted = pl.LazyFrame({"row": rows})
-    scan = _scan(folder).select("row", "title", "text", "text_hash").join(wanted, on="row", how="semi")
-    return scan.collect(engine="streaming")
-
-
-def _scan(folder: Path) -> pl.LazyFrame:
-    return pl.scan_parquet(table_files(folder, "items"), hive_partitioning=False).with_row_index("row")
+    """Return the items that have text, without it: domain, item_id, text_hash and ``extra``."""
+    scan = pl.scan_parquet(table_files(folder, "items"), hive_partitioning=False).filter("has_text")
+    return scan.select("domain", "item_id", "text_hash", *extra).collect(engine="streaming")
 
 
 def decoding_of(config: DatasetConfig) -> Decoding:
@@ -55,22 +44,26 @@ def words_of(config: DatasetConfig) -> dict[str, DomainWords]:
     return {name: DomainWords.of(name, domain) for name, domain in config.domains.items()}
 
 
+def key_prefixes(config: DatasetConfig, model: ModelIdentity, prompt: Prompt) -> dict[str, str]:
+    """Return by domain what shapes an answer beside the item: an answer's key is sha256(prefix + ``text_hash``)."""
+    shared = {
+        "model": [model.name, model.revision],
+        "decoding": asdict(decoding_of(config)),
+        "seed": config.semantics.seed,
+        "max_item_tokens": config.semantics.max_item_tokens,
+    }
+    words = words_of(config).items()
+    return {domain: fingerprint({**shared, "prompt": prompt.fingerprint(word)}) for domain, word in words}
+
+
 def with_keys(items: pl.DataFrame, config: DatasetConfig, model: ModelIdentity, prompt: Prompt) -> pl.DataFrame:
     """Return the items with the column ``key``: all that shapes an answer, hashed.
 
     Raises:
         DataError: an item of a domain that the data set does not have.
     """
-    bases = {}
-    for domain, words in words_of(config).items():
-        shaped_by = {
-            "model": [model.name, model.revision],
-            "prompt": prompt.fingerprint(words),
-            "decoding": asdict(decoding_of(config)),
-            "seed": config.semantics.seed,
-            "max_item_tokens": config.semantics.max_item_tokens,
-        }
-        bases[domain] = hashlib.sha256(fingerprint(shaped_by).encode())
+    prefixes = key_prefixes(config, model, prompt)
+    bases = {domain: hashlib.sha256(prefix.encode()) for domain, prefix in prefixes.items()}
     unknown = items.filter(~pl.col("domain").is_in(list(bases)))
     if unknown.height:
         domain = unknown["domain"][0]

@@ -1,8 +1,9 @@
 """The replicas of one model: which is asked next, how much at a time, and what becomes of one that dies.
 
-Each replica may have so many requests in flight: up to the setting's limit, fewer once it says that it is overloaded
-(429, 5xx) or answers slowly: half as many then, and one more per round as long as all is well (AIMD). A replica that
-does not answer when it is looked at is taken out, and put back when it answers again; one of ours is started anew.
+Each replica may have so many requests in flight: few at first, then each round as many as would still be answered soon
+if twice as many took twice as long, up to the setting's limit. Once it says that it is overloaded (429, 5xx) or
+answers slowly it gets half as many, and one more per round as long as all is well (AIMD). A replica that does not
+answer when it is looked at is taken out, and put back when it answers again; one of ours is started anew.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from semacdr.errors import SemacdrError, TransientError
 
 log = structlog.get_logger()
 
-START_IN_FLIGHT = 16
-"""More would time out on a CPU: 64 answers of SmolLM2 take two cores some five minutes. Doubled each round at first."""
+START_IN_FLIGHT = 32
+"""More might time out on a CPU: 64 answers of SmolLM2 have taken two busy cores five minutes."""
+MOST_GROWTH = 4.0
+"""From one round to the next: the first answer of a round is a short one."""
 LOOK_EVERY_S = 0.25
 LOOK_SELDOM_S = 10.0
 """A replica that is out is looked at at first often, then ever more seldom."""
@@ -60,6 +63,7 @@ class Replica:
     overloaded: bool = False
     """Has been, once: its limit grows slowly since."""
     cut_at: float = 0.0
+    grown_at: float = 0.0
     looked_at: asyncio.Task[bool] | None = None
 
     @property
@@ -159,8 +163,12 @@ class Replicas:
         if seconds > self._timeout_s / 2:
             self.congested(replica, started)
         elif seconds < self._timeout_s / 4 and replica.in_flight >= int(replica.limit):
-            grown = replica.limit + (1 / replica.limit if replica.overloaded else 1)
-            replica.limit = min(replica.most, grown)
+            if replica.overloaded:
+                replica.limit = min(replica.most, replica.limit + 1 / replica.limit)
+            elif started >= replica.grown_at:
+                replica.grown_at = self.answered_at
+                growth = min(MOST_GROWTH, self._timeout_s / 4 / max(seconds, 1e-9))
+                replica.limit = min(replica.most, replica.limit * growth)
 
     def congested(self, replica: Replica, started: float, fault: str = "slow answers") -> None:
         """Halve a replica's limit, once for all the requests that met the same congestion."""

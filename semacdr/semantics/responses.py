@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import duckdb
 import polars as pl
 import structlog
 
@@ -109,6 +110,19 @@ class Responses:
                     frame = tail.frames[0].lazy()
                 parts.append(frame.with_columns(journal=pl.lit(journal.name)))
         return pl.concat(parts or [to_frame([]).lazy().with_columns(journal=pl.lit(""))])
+
+    def create_view(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Make every record readable as ``answers`` in SQL, several of one key included, as of now."""
+        with self._lock:
+            self._refresh()
+            files = [str(path) for path in self._sealed.values()]
+            tails = [frame for tail in self._tails.values() for frame in tail.frames]
+        connection.from_arrow(pl.concat([to_frame([]), *tails]).to_arrow()).create("unsealed")
+        sealed = (
+            connection.read_parquet(files, hive_partitioning=False) if files else connection.table("unsealed").limit(0)
+        )
+        sealed.create_view("sealed")
+        connection.execute("create view answers as from sealed union all by name from unsealed")
 
     def digest(self, keys: Iterable[str] | pl.Series) -> tuple[int, str]:
         """Return how many of the keys have an answer, and the sha256 of what a table takes from these answers."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 from semacdr.errors import EngineError, TransientError
 from semacdr.semantics.engine import Answer, Decoding, Endpoints, RequestRefusedError, UnansweredError
 from semacdr.semantics.openai_engine import MAX_TRIES, OpenAiEngine
-from semacdr.semantics.replicas import START_IN_FLIGHT
+from semacdr.semantics.replicas import START_IN_FLIGHT, Replicas
 from semacdr.settings import LlmSettings
 
 from .fake_openai import FakeOpenAiServer, Reply, completion, serving
@@ -223,6 +224,24 @@ def test_limit_grows_to_its_bound_while_answers_are_quick(fake_server: FakeOpenA
         return engine._replicas.members[0].limit
 
     assert START_IN_FLIGHT < use([fake_server.url], work, concurrency=100, request_timeout_s=60) <= 100
+
+
+async def always_healthy(_url: str) -> bool:
+    return True
+
+
+def test_limit_grows_once_a_round_by_what_would_still_be_answered_soon():
+    limits = {"most": 1_000, "timeout_s": 80.0, "patience_s": 60.0}
+    pool = Replicas(["http://127.0.0.1:9/v1"], is_healthy=always_healthy, **limits)
+    replica = pool.members[0]
+    replica.in_flight = START_IN_FLIGHT
+    sent = time.monotonic() - 10
+    for _ in range(START_IN_FLIGHT):
+        pool.answered(replica, sent)
+    assert replica.limit == pytest.approx(2 * START_IN_FLIGHT, rel=0.1)  # 20 s are soon
+    replica.in_flight = int(replica.limit)
+    pool.answered(replica, time.monotonic())
+    assert replica.limit == pytest.approx(8 * START_IN_FLIGHT, rel=0.1)  # four times as many at most
 
 
 def test_generate_timeout_is_retried_elsewhere(fake_server: FakeOpenAiServer):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,19 @@ def test_gather_budget_of_minutes_awaits_what_is_in_flight(
     assert report.asked <= 1
     assert report.stopped_by == "minutes"
     assert report.asked == len(fake_server.chats) == report.accepted
+
+
+def test_gather_budget_of_minutes_begins_nothing_that_would_end_too_late(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer
+):
+    def slow(_body: dict[str, Any], _number: int) -> Reply:
+        time.sleep(1.2)
+        return completion()
+
+    fake_server.behaviour = slow
+    report = run(world, one_at_a_time(llm), budget={"minutes": 3 / 60})
+    assert report.asked <= 2  # the third would end at 3.6 s
+    assert report.stopped_by == "minutes"
 
 
 def test_gather_invalid_answer_is_repaired_with_another_seed(
@@ -289,12 +303,26 @@ def test_gather_another_data_set_reuses_answers_to_the_same_items(
     assert fake_server.asked[-1] == "Ninotchka"
 
 
-def test_gather_disk_that_fills_up_keeps_what_was_answered(world: Path, llm: LlmSettings):
+@pytest.mark.parametrize("while_asking", [True, False])
+def test_gather_disk_that_fills_up_keeps_what_was_answered(
+    world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer, *, while_asking: bool
+):
     run(world, llm, budget={"items": 2})
     size = next((world / "responses").glob("*.jsonl")).stat().st_size
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, limits[1]))
+
+    def fill_up() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, limits[1]))
+
+    def full_now(_body: dict[str, Any], _number: int) -> Reply:
+        fill_up()
+        return completion()
+
+    if while_asking:
+        fake_server.behaviour = full_now
+    else:
+        fill_up()
     try:
         # pytest's own capture is a file, too: no log may reach it now.
         with pytest.raises(StoreError, match="make room"), capture_logs():
@@ -302,13 +330,14 @@ def test_gather_disk_that_fills_up_keeps_what_was_answered(world: Path, llm: Llm
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
+    fake_server.behaviour = lambda *_: completion()
     assert run(world, llm).asked == 2
 
 
 def planned(world: Path, llm: LlmSettings, **semantics: object) -> Plan:
     responses, config = Responses(world / "responses"), make_config(world, **semantics)
-    wanted = select(config, llm, Inputs(world / "items", world / "interactions"), responses)
-    return plan(config, llm, world / "items", responses, wanted)
+    with select(config, llm, Inputs(world / "items", world / "interactions"), responses, world) as selection:
+        return plan(config, llm, responses, selection)
 
 
 def test_plan_says_what_a_run_would_ask_and_asks_nothing(world: Path, llm: LlmSettings, fake_server: FakeOpenAiServer):
@@ -341,7 +370,7 @@ def test_items_that_are_new_since_the_last_run_come_before_other_cold_ones(world
     known = pl.DataFrame({"domain": ["films", "food"], "item_id": ["m1", "f2"], "view": "specific"})
     known.write_parquet(last_run / "semantics.parquet")
     responses = Responses(world / "responses")
-    wanted = select(
-        make_config(world), llm, Inputs(world / "items", world / "interactions", last_run), responses
-    ).wanted
-    assert wanted["item_id"].to_list() == ["m2", "f2", "f1", "m1"]
+    inputs = Inputs(world / "items", world / "interactions", last_run)
+    with select(make_config(world), llm, inputs, responses, world) as selection:
+        assert selection.names(0, 9) == ["films/m2", "food/f2", "food/f1", "films/m1"]
+        assert [row for part in selection.texts() for row in part["item_id"]] == ["m2", "f2", "f1", "m1"]

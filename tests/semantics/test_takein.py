@@ -43,8 +43,8 @@ def taken(world: Path, config: DatasetConfig, file: str, **source: object) -> Ta
 
 def exported(world: Path, config: DatasetConfig, llm: LlmSettings, limit: int | None = None) -> list[dict[str, Any]]:
     responses = Responses(world / "responses")
-    selection = select(config, llm, Inputs(world / "items", world / "interactions"), responses)
-    export_requests(config, selection, world / "items", world / "requests.jsonl", "gpt-x", limit)
+    with select(config, llm, Inputs(world / "items", world / "interactions"), responses, world) as selection:
+        export_requests(config, selection, world / "requests.jsonl", "gpt-x", limit)
     return [json.loads(line) for line in (world / "requests.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
