@@ -17,6 +17,7 @@ from flows.limits import turn
 from flows.metrics import measured
 from flows.pages import show
 from flows.progress import PrefectProgress
+from flows.runners import spread_over
 from semacdr import __version__
 from semacdr.dataset import as_of, load_dataset
 from semacdr.errors import TransientError
@@ -99,6 +100,7 @@ def run_stage(
         settings=settings,
         store=Store(settings.store, settings.cache),
         progress=PrefectProgress(TerminalProgress()) if served else TerminalProgress(),
+        spread=spread_over(settings.runner),
         turn=turn(config.name) if served else Context.turn,
     )
     with structlog.contextvars.bound_contextvars(run=flow_run.id, stage=stage, release=__version__):

@@ -33,6 +33,7 @@ from semacdr.manifest import Facts, fingerprint
 from semacdr.model.config import load_preset
 from semacdr.progress import Progress
 from semacdr.settings import Settings
+from semacdr.spread import Spread, here
 from semacdr.store import CURRENT, Artifact, Draft, Store, catalog_shows, rebuild_catalog
 from semacdr.tables import CONTRACT_VERSIONS, check_contract
 
@@ -47,6 +48,8 @@ class Context:
     settings: Settings
     store: Store
     progress: Progress = field(default_factory=Progress)
+    spread: Spread = here
+    """Where the shards of ingest, embeddings and recommendations run."""
     turn: Callable[[Stage], AbstractContextManager[None]] = lambda _: nullcontext()
     """What a stage enters before it works: may wait while another run works on the same."""
 
@@ -86,7 +89,9 @@ def _semantics_config(dataset: DatasetConfig) -> dict[str, Any]:
 
 
 def _ingest(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
-    return interactions.ingest(context.dataset, draft.folders, context.settings.duckdb, context.progress)
+    return interactions.ingest(
+        context.dataset, draft.folders, context.settings.duckdb, context.progress, context.spread
+    )
 
 
 def _sequences(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -142,6 +147,7 @@ def _embeddings(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
         context.store.vectors,
         draft.folders["embeddings"],
         context.progress,
+        context.spread,
     )
 
 
@@ -183,6 +189,7 @@ def _recommendations(context: Context, inputs: Mapping[str, Artifact], draft: Dr
         {name: artifact.path for name, artifact in inputs.items()},
         draft.folders,
         context.progress,
+        context.spread,
     )
 
 

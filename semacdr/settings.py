@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     """Folders in which data sets are found by name."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; None: torch's own choice."""
+    runner: str = Field(default="local", pattern=r"^(local|ray|dask|(ray|tcp|tls)://.+)$")
+    """Where shards of ingest, embeddings and recommendations run: ``local``, one after the other; ``ray`` or ``dask``,
+    a cluster on this machine; or the address of one (``ray://head:10001``, ``tcp://scheduler:8786``)."""
     apart: bool = False
     """``pipeline/nightly`` runs each step as a deployment of its own: for CPU and GPU work pools that differ."""
     stage_timeout_s: float | None = Field(default=86_400, gt=0)

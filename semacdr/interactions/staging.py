@@ -10,7 +10,8 @@ import duckdb
 from semacdr.database import read_sql
 from semacdr.dataset import DatasetConfig, Filters, InteractionSource, Source
 from semacdr.errors import ConfigError, close_names
-from semacdr.interactions.records import Advance, field_names, open_fields, open_lines
+from semacdr.interactions.records import field_names, open_fields, open_lines
+from semacdr.spread import Advance
 
 COLUMNS = {
     "interactions": ("user_id", "item_id", "timestamp", "rating"),
