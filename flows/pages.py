@@ -53,13 +53,13 @@ def _rejects(_store: Store, artifact: Artifact) -> None:
 def _semantics(_store: Store, artifact: Artifact) -> None:
     manifest = artifact.manifest
     page = audit_markdown(manifest.reference, manifest.metrics, manifest.details)
-    create_markdown_artifact(page, _key("semantics-audit", manifest), f"Audit of {manifest.reference}")
+    create_markdown_artifact(page, _key("semantics-audit", manifest), f"Audit of `{manifest.reference}`")
 
 
 def _evaluation(store: Store, artifact: Artifact) -> None:
     manifest = artifact.manifest
     rows = metric_rows(artifact, _in_production(store, artifact))
-    create_table_artifact(rows, _key("evaluation-metrics", manifest), f"{manifest.reference} on the test targets")
+    create_table_artifact(rows, _key("evaluation-metrics", manifest), f"`{manifest.reference}` on the test targets")
 
 
 def _gate(store: Store, artifact: Artifact) -> None:
