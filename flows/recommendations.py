@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.stages import run_stage
+from flows.parameters import Dataset, StoreUri, Until
+from flows.stages import run_stages
+from semacdr import __version__
 
 
-@flow(name="recommendations", flow_run_name="recommendations for {dataset}")
-def publish(dataset: str, store: str | None = None) -> dict[str, str]:
+@flow(name="recommendations", flow_run_name="recommendations for {dataset}", version=__version__)
+def publish(dataset: Dataset, store: StoreUri = None, until: Until = None) -> dict[str, str]:
     """Rank the items of every domain for every user with the current checkpoint.
 
     Args:
-        dataset: name or path of the data set's TOML; it must have a checkpoint.
-        store: folder of the store; None: as in the settings.
+        dataset: name of a data set, or the path of its TOML; it must have a checkpoint.
+        store: a folder or s3://bucket/prefix; empty: the store of the worker's settings.
+        until: run as of this day (UTC), in a data set of its own: later events are left out, and items that nobody
+            had used by then.
     """
-    return run_stage("recommendations", dataset, store)
+    return run_stages(["recommendations"], dataset, store, until)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.stages import run_stage
+from flows.parameters import Dataset, StoreUri, Until
+from flows.stages import run_stages
+from semacdr import __version__
 
 
-@flow(name="training", flow_run_name="training on {dataset}")
-def train(dataset: str, store: str | None = None) -> dict[str, str]:
+@flow(name="training", flow_run_name="training on {dataset}", version=__version__)
+def train(dataset: Dataset, store: StoreUri = None, until: Until = None) -> dict[str, str]:
     """Train the model, early-stopped on validation, and evaluate it on the test targets.
 
     Args:
-        dataset: name or path of the data set's TOML; its items must be embedded.
-        store: folder of the store; None: as in the settings.
+        dataset: name of a data set, or the path of its TOML; its items must be embedded.
+        store: a folder or s3://bucket/prefix; empty: the store of the worker's settings.
+        until: run as of this day (UTC), in a data set of its own: later events are left out, and items that nobody
+            had used by then.
     """
-    versions = run_stage("sequences", dataset, store)
-    versions |= run_stage("training", dataset, store)
-    return versions | run_stage("evaluation", dataset, store)
+    return run_stages(["sequences", "training", "evaluation"], dataset, store, until)

@@ -7,6 +7,7 @@ Everything here shapes content, so it enters the fingerprint of what is made fro
 from __future__ import annotations
 
 import tomllib
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,6 +88,16 @@ class Filters(Frozen):
     """Events from this time on are rejected (default: 2100-01-01; catches milliseconds taken for seconds)."""
     max_reject_share: float = Field(default=0.05, ge=0, le=1)
     """Share of a domain's raw records that may be rejected before ingest fails."""
+    until: date | None = None
+    """The last day (UTC) whose events count: later ones are left out as if they had not come yet, and with them the
+    items that no event up to then names. None: no such day."""
+
+    @property
+    def until_s(self) -> int | None:
+        """The first second that is too late."""
+        if self.until is None:
+            return None
+        return int(datetime.combine(self.until + timedelta(days=1), time.min, UTC).timestamp())
 
 
 class Split(Frozen):
@@ -278,6 +289,42 @@ def load_dataset(reference: str | Path, search: tuple[Path, ...] = (Path("exampl
         raise config_error(str(path), error, DatasetConfig) from error
     config._folder = path.parent.resolve()  # noqa: SLF001 (our own; frozen models have no other way)
     return config
+
+
+def as_of(config: DatasetConfig, until: date) -> DatasetConfig:
+    """Return the data set as it was at the end of a day (UTC): one of its own, so that nothing of today's is replaced.
+
+    Raises:
+        ConfigError: its name, with the day in it, is too long.
+    """
+    filters = config.filters.model_dump() | {"until": min(until, config.filters.until or until)}
+    raw = config.model_dump() | {"name": f"{config.name}-until-{until}", "filters": filters}
+    try:
+        dated = DatasetConfig.model_validate(raw)
+    except ValidationError as error:
+        raise config_error(f"{config.name} until {until}", error, DatasetConfig) from error
+    dated._folder = config.folder  # noqa: SLF001 (our own; frozen models have no other way)
+    return dated
+
+
+def refuse_namesake(config: DatasetConfig, search: tuple[Path, ...]) -> None:
+    """Check that no other data set in the folders has this one's name: they would replace each other's artifacts.
+
+    Raises:
+        ConfigError: another TOML has the name.
+    """
+    for path in (path for folder in search for path in sorted(folder.glob(f"*/{FILE_NAME}"))):
+        try:
+            other = tomllib.loads(path.read_text(encoding="utf-8")).get("name")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+            continue  # says so when it is loaded
+        if other == config.name and path.parent.resolve() != config.folder:
+            raise ConfigError(
+                f"two data sets are named {config.name!r}",
+                found=f"{config.folder / FILE_NAME} and {path}",
+                expected="a name of its own for each: the store keeps artifacts by it",
+                do="change `name` in one of them",
+            )
 
 
 def _find(reference: str, search: tuple[Path, ...]) -> Path:

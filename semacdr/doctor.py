@@ -147,7 +147,7 @@ def _store(settings: Settings) -> list[Finding]:
 def _dataset(settings: Settings, dataset: str) -> Finding:
     try:
         config = load_dataset(dataset, settings.datasets)
-        check_dataset(config)
+        check_dataset(config, settings)
         files = raw_files(config)
     except ConfigError as error:
         return Finding("missing", f"data set {dataset}", str(error.what), error.do)

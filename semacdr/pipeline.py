@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ import polars as pl
 import structlog
 
 from semacdr import embeddings, index, interactions, semantics, sequences
-from semacdr.dataset import DatasetConfig
+from semacdr.dataset import DatasetConfig, refuse_namesake
 from semacdr.errors import ConfigError, SemacdrError, StoreError, close_names, examples
 from semacdr.manifest import Facts, fingerprint
 from semacdr.model.config import load_preset
 from semacdr.progress import Progress
 from semacdr.settings import Settings
+from semacdr.spread import Spread, here
 from semacdr.store import CURRENT, Artifact, Draft, Store, catalog_shows, rebuild_catalog
 from semacdr.tables import CONTRACT_VERSIONS, check_contract
 
@@ -47,6 +48,10 @@ class Context:
     settings: Settings
     store: Store
     progress: Progress = field(default_factory=Progress)
+    spread: Spread = here
+    """Where the shards of ingest, embeddings and recommendations run."""
+    turn: Callable[[Stage], AbstractContextManager[None]] = lambda _: nullcontext()
+    """What a stage enters before it works: may wait while another run works on the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,7 @@ def _sections(*names: str) -> Callable[[DatasetConfig], dict[str, Any]]:
 def _ingest_config(dataset: DatasetConfig) -> dict[str, Any]:
     wording = {"label", "expert"}
     domains = {name: domain.model_dump(mode="json", exclude=wording) for name, domain in dataset.domains.items()}
-    return {"domains": domains, "filters": dataset.filters.model_dump(mode="json")}
+    return {"domains": domains, "filters": dataset.filters.model_dump(mode="json", exclude_none=True)}
 
 
 def _semantics_config(dataset: DatasetConfig) -> dict[str, Any]:
@@ -84,7 +89,9 @@ def _semantics_config(dataset: DatasetConfig) -> dict[str, Any]:
 
 
 def _ingest(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
-    return interactions.ingest(context.dataset, draft.folders, context.settings.duckdb, context.progress)
+    return interactions.ingest(
+        context.dataset, draft.folders, context.settings.duckdb, context.progress, context.spread
+    )
 
 
 def _sequences(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -140,6 +147,7 @@ def _embeddings(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
         context.store.vectors,
         draft.folders["embeddings"],
         context.progress,
+        context.spread,
     )
 
 
@@ -181,6 +189,7 @@ def _recommendations(context: Context, inputs: Mapping[str, Artifact], draft: Dr
         {name: artifact.path for name, artifact in inputs.items()},
         draft.folders,
         context.progress,
+        context.spread,
     )
 
 
@@ -262,12 +271,14 @@ def find_stage(name: str) -> Stage:
     raise ConfigError(f"no stage {name!r}", expected=close_names(name, [stage.name for stage in STAGES]))
 
 
-def check_dataset(dataset: DatasetConfig) -> None:
+def check_dataset(dataset: DatasetConfig, settings: Settings) -> None:
     """Find what is wrong with a data set before anything runs, so that no LLM is paid for a slip of the pen.
 
     Raises:
-        ConfigError: a raw file is missing, there is no such preset, or an override is impossible.
+        ConfigError: a raw file is missing, there is no such preset, an override is impossible, or another data set in
+            the folders of the settings has the same name.
     """
+    refuse_namesake(dataset, settings.datasets)
     interactions.raw_files(dataset)
     load_preset(dataset.training.preset, dataset.training.overrides)
 
@@ -344,17 +355,23 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
             return known
         _refuse_broken(store, inputs, whole=False)
-        if stage.gather is not None:
-            with store.gathering_responses():
-                stage.gather(context, inputs)
-            if known := _published(stage, context, inputs):
+        before = _current_versions(stage, context)
+        with context.turn(stage):
+            # Another run may have done the work while this one waited.
+            if _current_versions(stage, context) != before and (known := _published(stage, context, inputs)):
                 bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
                 return known
-        draft = replace(_draft(stage, context, inputs), started=started)
-        with store.open_draft(draft, stage.outputs):
-            facts = stage.run(context, inputs, draft)
-            artifacts = store.publish(draft, facts)
-            rebuild_catalog(store)
+            if stage.gather is not None:
+                with store.gathering_responses():
+                    stage.gather(context, inputs)
+                if known := _published(stage, context, inputs):
+                    bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
+                    return known
+            draft = replace(_draft(stage, context, inputs), started=started)
+            with store.open_draft(draft, stage.outputs):
+                facts = stage.run(context, inputs, draft)
+                artifacts = store.publish(draft, facts)
+                rebuild_catalog(store)
     rows_out = {table: rows for a in artifacts.values() for table, rows in a.manifest.rows_out.items()}
     bound.info(
         "published",
@@ -366,6 +383,11 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         **{name: round(value, 4) for name, value in facts.metrics.items()},
     )
     return artifacts
+
+
+def _current_versions(stage: Stage, context: Context) -> list[str | None]:
+    dataset, store = context.dataset.name, context.store
+    return [store.aliases(dataset, name).get(CURRENT) for name in stage.outputs]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -96,6 +97,15 @@ class Settings(BaseSettings):
     """Folders in which data sets are found by name."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; None: torch's own choice."""
+    runner: str = Field(default="local", pattern=r"^(local|ray|dask|(ray|tcp|tls)://.+)$")
+    """Where shards of ingest, embeddings and recommendations run: ``local``, one after the other; ``ray`` or ``dask``,
+    a cluster on this machine; or the address of one (``ray://head:10001``, ``tcp://scheduler:8786``)."""
+    apart: bool = False
+    """``pipeline/nightly`` runs each step as a deployment of its own: for CPU and GPU work pools that differ."""
+    stage_timeout_s: float | None = Field(default=86_400, gt=0)
+    """How long one stage of a flow may take; None: as long as it likes. What it has cached is kept."""
+    logs: Literal["auto", "console", "json"] = "auto"
+    """``json``: one object a line. ``auto``: for people in a terminal, ``json`` elsewhere."""
     duckdb: DuckDbSettings = DuckDbSettings()
     llm: LlmSettings = LlmSettings()
     encoder: EncoderSettings = EncoderSettings()

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
-from semacdr.dataset import load_dataset
+from semacdr.dataset import as_of, load_dataset
 from semacdr.errors import ConfigError, DataError, StoreError
-from semacdr.pipeline import STAGES, Context, find_stage, outlook, refreshable, run_stage
+from semacdr.pipeline import STAGES, Context, Stage, check_dataset, find_stage, outlook, refreshable, run_stage
 from semacdr.settings import Settings
 from semacdr.store import Store
 from semacdr.tables import TABLES
@@ -131,3 +136,50 @@ def test_only_stages_that_gather_can_be_refreshed():
 def test_unknown_stage_names_the_near_one():
     with pytest.raises(ConfigError, match="did you mean 'semantics'"):
         find_stage("semantic")
+
+
+@contextmanager
+def work_by_another(context: Context, stage: Stage) -> Iterator[None]:
+    """Stand for the wait while another run does the same work."""
+    run_stage(stage, replace(context, turn=lambda _: nullcontext()))
+    yield
+
+
+def test_work_that_another_run_did_meanwhile_is_not_done_again(context: Context):
+    waiting = replace(context, turn=lambda stage: work_by_another(context, stage))
+    run_stage(find_stage("ingest"), waiting)
+    assert len(context.store.manifests(name="interactions")) == 1
+
+
+def test_run_as_of_a_day_sees_nothing_later(context: Context):
+    """The same logs, cut after that day, give the same events and the items that they name."""
+    until = date(2020, 12, 1)
+    dated = as_of(context.dataset, until)
+    assert dated.name == "three-domains-until-2020-12-01"
+    whole = run_stage(find_stage("ingest"), context)
+    then = run_stage(find_stage("ingest"), replace(context, dataset=dated))
+    first_later_s = 1_606_867_200
+    events = whole["interactions"].scan().filter(pl.col("timestamp_s") < first_later_s).collect()
+    assert_frame_equal(then["interactions"].scan().collect(), events, check_row_order=False)
+    named = events.select("domain", "item_id").unique()
+    items = whole["items"].scan().collect().join(named, on=["domain", "item_id"], how="semi")
+    assert_frame_equal(then["items"].scan().collect(), items, check_row_order=False)
+    assert then["rejects"].scan().collect().is_empty()
+
+
+def test_day_before_all_events_says_so(context: Context):
+    dated = as_of(context.dataset, date(2001, 1, 1))
+    with pytest.raises(DataError, match="until 2001-01-01"):
+        run_stage(find_stage("ingest"), replace(context, dataset=dated))
+
+
+def test_earlier_day_of_the_data_set_itself_counts(context: Context):
+    assert as_of(as_of(context.dataset, date(2020, 1, 1)), date(2021, 1, 1)).filters.until == date(2020, 1, 1)
+
+
+def test_two_data_sets_of_one_name_are_refused(tmp_path: Path):
+    for folder in ("a", "b"):
+        write_raw_logs(tmp_path / folder)
+    settings = Settings(datasets=(tmp_path,))
+    with pytest.raises(ConfigError, match="two data sets are named 'three-domains'"):
+        check_dataset(load_dataset(tmp_path / "a"), settings)

@@ -6,14 +6,16 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
 from semacdr.cli.options import STORE_OPTION
-from semacdr.dataset import load_dataset
+from semacdr.dataset import as_of, load_dataset
 from semacdr.doctor import examine
 from semacdr.pipeline import STAGES, Context, check_dataset, find_stage, outlook, plan_semantics, refreshable
 from semacdr.progress import Progress
@@ -37,10 +39,22 @@ from semacdr.terminal import open_console
     multiple=True,
     help="Run a stage although nothing changed: semantics spends another budget.",
 )
+@click.option(
+    "--until",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Run as of this day (UTC), in a data set of its own: DATASET-until-DAY.",
+)
 @click.option("--dry-run", "preview", is_flag=True, help="Only say what would run, and what the LLM would be asked.")
 @click.pass_context
 def run(
-    ctx: click.Context, dataset: str, store: str | None, only: str | None, refresh: tuple[str, ...], *, preview: bool
+    ctx: click.Context,
+    dataset: str,
+    store: str | None,
+    only: str | None,
+    refresh: tuple[str, ...],
+    until: datetime | None,
+    *,
+    preview: bool,
 ) -> None:
     """Run the pipeline on DATASET: the flow pipeline/nightly, without a Prefect server.
 
@@ -51,6 +65,7 @@ def run(
     semacdr run amazon-food-kitchen-mini
     semacdr run my/dataset.toml --store /data/store
     semacdr run amazon-food-kitchen-mini --only semantics
+    semacdr run amazon-food-kitchen-mini --until 2014-05-01
     semacdr run amazon-food-kitchen-mini --dry-run
     """
     settings = load_settings(store=store)
@@ -58,14 +73,17 @@ def run(
     refreshable(refresh)
     if only:
         find_stage(only)
-    check_dataset(config)
+    check_dataset(config, settings)
+    config = as_of(config, until.date()) if until else config
     if preview:
         _preview(Context(dataset=config, settings=settings, store=Store(settings.store, settings.cache)), only)
         return
     with _quiet_prefect(debug=ctx.find_root().params["debug"]):
         from flows.pipeline import nightly  # noqa: PLC0415 (Prefect takes seconds to import)
 
-        nightly(dataset, store=settings.store, only=only, refresh=list(refresh), retries=0)
+        day = until.date() if until else None
+        # Both hold names that were found to be right.
+        nightly(dataset, settings.store, day, cast("Any", only), cast("Any", refresh), retries=0)
     if only is None:
         summarize(Store(settings.store, settings.cache), config, open_console())
 
@@ -88,7 +106,7 @@ def tune(dataset: str, store: str | None, preset: str | None, trials: int, study
     settings = load_settings(store=store)
     config = load_dataset(dataset, settings.datasets)
     training = config.training.model_copy(update={"preset": preset or config.training.preset})
-    check_dataset(config.model_copy(update={"training": training}))
+    check_dataset(config.model_copy(update={"training": training}), settings)
     opened = Store(settings.store, settings.cache)
     folders = {name: opened.get(config.name, name).path for name in ("items", "sequences", "embeddings")}
     beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)

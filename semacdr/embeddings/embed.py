@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from safetensors.numpy import save_file
 
 from semacdr.dataset import Embeddings
 from semacdr.embeddings.cache import VectorCache, text_hashes
-from semacdr.embeddings.encoders import open_encoder
+from semacdr.embeddings.encoders import Encoder, open_encoder
 from semacdr.embeddings.probe import probe_domains
 from semacdr.embeddings.whitening import fit_whitening
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
 from semacdr.settings import EncoderSettings
+from semacdr.spread import Advance, Shard, Spread, here
 from semacdr.tables import Part, View, table_files
 
 log = structlog.get_logger()
@@ -28,7 +30,7 @@ SEGMENT_TEXTS = 4_096
 _CHUNK = 512
 
 
-def embed(
+def embed(  # noqa: PLR0913, PLR0917 (three places, and how)
     config: Embeddings,
     settings: EncoderSettings,
     semantics: Path,
@@ -36,6 +38,7 @@ def embed(
     vectors: Path,
     output: Path,
     progress: Progress,
+    spread: Spread = here,
 ) -> Facts:
     """Write ``embeddings.parquet`` and, per view, the whitening of ``whitening.safetensors``.
 
@@ -51,7 +54,7 @@ def embed(
     rows = pl.read_parquet(table_files(semantics, "semantics")).select("domain", "item_id", "view", "text", "source")
     texts = rows["text"].unique(maintain_order=True)
     cache = VectorCache(vectors, config.model_dump(mode="json", include={"encoder", "revision", "max_tokens"}))
-    vectors_TD, num_encoded = _vectors(config, settings, texts, cache, progress)
+    vectors_TD, num_encoded = _vectors(config, settings, texts, cache, progress, spread)
     vectors_ND = vectors_TD[rows["text"].replace_strict(texts, np.arange(len(texts))).cast(pl.Int64).to_numpy()]
     visible = _visible_items(sequences)
     is_visible = rows.select("domain", "item_id").join(visible, on=["domain", "item_id"], how="left")["visible"]
@@ -92,28 +95,53 @@ def embed(
 
 
 def _vectors(
-    config: Embeddings, settings: EncoderSettings, texts: pl.Series, cache: VectorCache, progress: Progress
+    config: Embeddings,
+    settings: EncoderSettings,
+    texts: pl.Series,
+    cache: VectorCache,
+    progress: Progress,
+    spread: Spread,
 ) -> tuple[NDArray[np.float32], int]:
     """Return a vector for each text, and how many had to be encoded; with none to encode no model is loaded."""
     hashes = text_hashes(texts)
     known, vectors = cache.read(hashes)
     missing = np.setdiff1d(np.arange(len(texts)), known)
-    encoder = open_encoder(config, settings) if len(missing) or vectors is None else None
-    width = encoder.dim if encoder else vectors.shape[1]  # type: ignore[union-attr]
-    vectors_TD = np.empty((len(texts), width), np.float32)
-    if vectors is not None:
-        vectors_TD[known] = vectors
     # Texts of like length together, so that little is spent on padding.
     order = missing[np.argsort(texts.str.len_chars().to_numpy()[missing], kind="stable")]
-    with progress.task("embed texts", total=len(order)) as task:
-        for start in range(0, len(order), SEGMENT_TEXTS):
-            segment = order[start : start + SEGMENT_TEXTS]
-            for chunk in np.array_split(segment, -(-len(segment) // _CHUNK)):
-                assert encoder is not None
-                vectors_TD[chunk] = encoder.encode(texts[chunk].to_list())
-                task.advance(len(chunk))
-            cache.write(hashes[segment], vectors_TD[segment])
+    segments = [order[start : start + SEGMENT_TEXTS] for start in range(0, len(order), SEGMENT_TEXTS)]
+    shards = [Shard(f"texts {n}", (config, settings, texts[s].to_list()), len(s)) for n, s in enumerate(segments)]
+    # An endpoint spreads the work itself.
+    run = here if settings.url else spread
+    try:
+        width = _encoder(config, settings).dim if vectors is None else vectors.shape[1]
+        vectors_TD = np.empty((len(texts), width), np.float32)
+        with progress.task("embed texts", total=len(order)) as task:
+            for segment, made in zip(segments, run(encode_texts, shards, task.advance), strict=True):
+                vectors_TD[segment] = made
+                cache.write(hashes[segment], made)
+    finally:
+        _encoder.cache_clear()
+    if vectors is not None:
+        vectors_TD[known] = vectors
     return vectors_TD, len(order)
+
+
+def encode_texts(
+    config: Embeddings, settings: EncoderSettings, texts: list[str], *, advance: Advance
+) -> NDArray[np.float32]:
+    """Return one row per text; ``advance`` takes texts."""
+    encoder = _encoder(config, settings)
+    made = []
+    for chunk in np.array_split(np.arange(len(texts)), -(-len(texts) // _CHUNK)):
+        made.append(encoder.encode([texts[place] for place in chunk]))
+        advance(len(chunk))
+    return np.concatenate(made)
+
+
+@lru_cache(maxsize=1)
+def _encoder(config: Embeddings, settings: EncoderSettings) -> Encoder:
+    """Open an encoder, once in a process."""
+    return open_encoder(config, settings)
 
 
 def _visible_items(sequences: Path) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from semacdr.interactions.text import MAX_DESCRIPTION, clean, item_text, price, 
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
 from semacdr.settings import DuckDbSettings
+from semacdr.spread import Advance, Shard, Spread, here
 
 log = structlog.get_logger()
 
@@ -60,14 +62,21 @@ REJECTS = pa.schema(
 )
 
 
-def ingest(config: DatasetConfig, outputs: Mapping[str, Path], limits: DuckDbSettings, progress: Progress) -> Facts:
-    """Write the accepted events, the items and the rejected records of every domain.
+def ingest(
+    config: DatasetConfig,
+    outputs: Mapping[str, Path],
+    limits: DuckDbSettings,
+    progress: Progress,
+    spread: Spread = here,
+) -> Facts:
+    """Write the accepted events, the items and the rejected records of every domain; a domain is a shard.
 
     Args:
         config: the data set.
         outputs: the folders of ``interactions``, ``items`` and ``rejects``.
-        limits: of DuckDB; its working files lie in the folder of ``interactions`` and are removed.
+        limits: of DuckDB, in each shard; its working files lie in the folder of ``interactions`` and are removed.
         progress: counts bytes read.
+        spread: where the domains are read.
 
     Returns:
         Records read, rejected records by table and reason, and counts per domain.
@@ -79,31 +88,98 @@ def ingest(config: DatasetConfig, outputs: Mapping[str, Path], limits: DuckDbSet
     """
     # Every pattern is looked at before the first file is read.
     files = {
-        (domain, table): matched_files(config, domain, source)
+        domain: {table: matched_files(config, domain, source) for table, source in sources(branch)}
         for domain, branch in sorted(config.domains.items())
-        for table, source in sources(branch)
     }
-    size = sum((config.folder / file).stat().st_size for matched in files.values() for file in matched)
+    for folder in outputs.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    shards = [
+        Shard(domain, (config, domain, named, dict(outputs), limits), _num_bytes(config, named))
+        for domain, named in files.items()
+    ]
     rows_in, dropped, details = 0, dict[str, int](), dict[str, Any]()
-    with work_database(limits, outputs["interactions"]) as connection, progress.task("ingest", total=size) as task:
-        for domain, branch in sorted(config.domains.items()):
-            connection.execute(read_sql("ingest/tables"))
-            numbered = {table: _numbered(connection, table, files[domain, table]) for table, _ in sources(branch)}
-            for table, source in sources(branch):
-                stage(connection, config, domain, table, source, numbered[table], task.advance)
-            records = _find_rejects(connection, domain)
-            rejected = _judge(connection, config, domain, records)
-            for reason, count in rejected.items():
+    with progress.task("ingest", total=sum(shard.steps for shard in shards)) as task:
+        for domain, done in zip(files, spread(ingest_domain, shards, task.advance), strict=True):
+            for reason, count in done.rejected.items():
                 dropped[reason] = dropped.get(reason, 0) + count
-            rows_in += sum(records.values())
-            details[domain] = _write_domain(connection, domain, outputs)
+            rows_in += sum(done.records.values())
+            details[domain] = done.details
             log.info(
-                "ingested", dataset=config.name, domain=domain, rows_in=records, dropped=rejected, **details[domain]
+                "ingested",
+                dataset=config.name,
+                domain=domain,
+                rows_in=done.records,
+                dropped=done.rejected,
+                **done.details,
             )
-        outputs["rejects"].mkdir(parents=True, exist_ok=True)
-        rejects = _query(connection, "ingest/rejects", {})
-        write_parquet(outputs["rejects"] / "rejects.parquet", REJECTS, rejects, ROWS_PER_GROUP)
+    _join_rejects(outputs["rejects"], list(files), limits)
     return Facts(rows_in=rows_in, dropped=dict(sorted(dropped.items())), details={"domains": details})
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What one domain held."""
+
+    records: dict[str, int]
+    """By table."""
+    rejected: dict[str, int]
+    """By table and reason."""
+    details: dict[str, Any]
+
+
+def ingest_domain(
+    config: DatasetConfig,
+    domain: str,
+    files: Mapping[str, list[str]],
+    outputs: Mapping[str, Path],
+    limits: DuckDbSettings,
+    *,
+    advance: Advance,
+) -> Ingested:
+    """Write one domain's events and items, and a file of its rejects that is joined to the others' later.
+
+    Args:
+        config: the data set.
+        domain: which of its domains.
+        files: table -> its raw files, below the data set's folder.
+        outputs: as in ``ingest``.
+        limits: as in ``ingest``.
+        advance: takes bytes read.
+
+    Raises:
+        ConfigError, DataError: as in ``ingest``.
+    """
+    with work_database(limits, outputs["interactions"]) as connection:
+        connection.execute(read_sql("ingest/tables"))
+        numbered = {table: _numbered(connection, table, named) for table, named in files.items()}
+        for table, source in sources(config.domains[domain]):
+            stage(connection, config, domain, table, source, numbered[table], advance)
+        records = _find_rejects(connection, domain)
+        rejected = _judge(connection, config, domain, records)
+        details = _write_domain(connection, config, domain, outputs)
+        write_parquet(
+            _own_rejects(outputs["rejects"], domain), REJECTS, _query(connection, "ingest/rejects", {}), ROWS_PER_GROUP
+        )
+    return Ingested(records, rejected, details)
+
+
+def _join_rejects(folder: Path, domains: list[str], limits: DuckDbSettings) -> None:
+    """Write the rejects of all domains into one file."""
+    parts = [_own_rejects(folder, domain) for domain in domains]
+    with work_database(limits, folder) as connection:
+        connection.execute(read_sql("ingest/tables"))
+        connection.execute(read_sql("ingest/rejected_elsewhere"), {"files": [str(part) for part in parts]})
+        write_parquet(folder / "rejects.parquet", REJECTS, _query(connection, "ingest/rejects", {}), ROWS_PER_GROUP)
+    for part in parts:
+        part.unlink()
+
+
+def _own_rejects(folder: Path, domain: str) -> Path:
+    return folder / f".{domain}.parquet"
+
+
+def _num_bytes(config: DatasetConfig, files: Mapping[str, list[str]]) -> int:
+    return sum((config.folder / file).stat().st_size for named in files.values() for file in named)
 
 
 def _numbered(connection: duckdb.DuckDBPyConnection, table: str, files: list[str]) -> dict[int, str]:
@@ -162,13 +238,15 @@ def _judge(
             f"{place}: no event is accepted",
             found=f"{records['interactions']} records in {', '.join(branch.interactions.files)}; "
             f"rejected {reject_counts}",
-            expected="at least one event",
+            expected="at least one event" + (f" until {config.filters.until}" if config.filters.until else ""),
             do="mend the files, or leave the domain out",
         )
     return reject_counts
 
 
-def _write_domain(connection: duckdb.DuckDBPyConnection, domain: str, outputs: Mapping[str, Path]) -> dict[str, Any]:
+def _write_domain(
+    connection: duckdb.DuckDBPyConnection, config: DatasetConfig, domain: str, outputs: Mapping[str, Path]
+) -> dict[str, Any]:
     write_parquet(
         _part(outputs["interactions"], "interactions", domain),
         INTERACTIONS,
@@ -177,7 +255,7 @@ def _write_domain(connection: duckdb.DuckDBPyConnection, domain: str, outputs: M
     )
     events, users, first, last = connection.execute(read_sql("ingest/domain_counts")).fetchall()[0]
     tally = {"items": 0, "items_with_text": 0, "events_with_text": 0}
-    batches = _query(connection, "ingest/items", {})
+    batches = _query(connection, "ingest/items", {"logged_only": config.filters.until is not None})
     write_parquet(_part(outputs["items"], "items", domain), ITEMS, _cleaned(batches, domain, tally), ROWS_PER_GROUP)
     share = round(tally.pop("events_with_text") / events, 6)
     return {

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from semacdr.dataset import Source
 from semacdr.errors import DataError, SemacdrError
+from semacdr.spread import Advance
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -38,8 +39,6 @@ CSV_MAX_SPAN = 1_000
 """Lines that one broken CSV record may swallow before the file counts as broken."""
 
 LINES = pa.schema([("line", pa.int64()), ("text", pa.string()), ("fault", pa.string()), ("record", pa.string())])
-
-Advance = Callable[[int], None]
 
 
 class RecordStream:

@@ -10,7 +10,8 @@ import duckdb
 from semacdr.database import read_sql
 from semacdr.dataset import DatasetConfig, Filters, InteractionSource, Source
 from semacdr.errors import ConfigError, close_names
-from semacdr.interactions.records import Advance, field_names, open_fields, open_lines
+from semacdr.interactions.records import field_names, open_fields, open_lines
+from semacdr.spread import Advance
 
 COLUMNS = {
     "interactions": ("user_id", "item_id", "timestamp", "rating"),
@@ -81,6 +82,7 @@ def _times(source: Source, filters: Filters) -> dict[str, object]:
         "time_format": source.time_format,
         "min_timestamp_s": filters.min_timestamp_s,
         "max_timestamp_s": filters.max_timestamp_s,
+        "until_s": filters.until_s,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from semacdr.model.histories import Events, queries_at, read_events
 from semacdr.model.scorer import FinalScorer
 from semacdr.model.semacdr import UserStates
 from semacdr.progress import Progress
+from semacdr.spread import Advance, Shard, Spread, here
 from semacdr.tables import table_files
 
 # Shapes: Q queries (one per user and domain), I items of one domain, K ranks, D model width.
@@ -28,7 +30,11 @@ _VIEWS = ("agnostic view", "specific view", "ID")
 
 @torch.inference_mode()
 def recommend_all(
-    config: Recommendations, inputs: Mapping[str, Path], outputs: Mapping[str, Path], progress: Progress
+    config: Recommendations,
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    progress: Progress,
+    spread: Spread = here,
 ) -> Facts:
     """Rank every domain for every user as of the end of the log, shard by shard.
 
@@ -39,33 +45,61 @@ def recommend_all(
         inputs: folders of checkpoint, sequences and items.
         outputs: folders of recommendations, user_vectors and item_vectors.
         progress: counts users.
+        spread: where the shards of users are ranked.
 
     Raises:
         DataError: the checkpoint does not fit the items.
     """
-    model = load_checkpoint(inputs["checkpoint"])
+    model, events = _loaded(inputs["checkpoint"], inputs["sequences"])
     items = pl.read_parquet(
         table_files(inputs["items"], "items"), columns=["domain", "item_id"], hive_partitioning=False
     )
     model.check_items(items)
-    events = read_events(inputs["sequences"], model.vocabulary)
     _write_item_vectors(model, outputs["item_vectors"])
-
     now_s = int(events.time_s.max()) + 1
     for table in ("recommendations", "user_vectors"):
         (outputs[table] / table).mkdir()
+    starts = range(0, events.num_users, _USERS_PER_SHARD)
+    parts = [range(start, min(start + _USERS_PER_SHARD, events.num_users)) for start in starts]
+    shards = [
+        Shard(f"part {number}", (config, dict(inputs), dict(outputs), number, users), len(users))
+        for number, users in enumerate(parts)
+    ]
     with progress.task("recommend", total=events.num_users) as task:
-        for number, start in enumerate(range(0, events.num_users, _USERS_PER_SHARD)):
-            users = np.arange(start, min(start + _USERS_PER_SHARD, events.num_users))
-            shard = f"part-{number:05d}.parquet"
-            user_vectors, ranked = _shard(model, events, users, now_s, config.top_k)
-            user_vectors.write_parquet(outputs["user_vectors"] / "user_vectors" / shard)
-            ranked.write_parquet(outputs["recommendations"] / "recommendations" / shard)
-            task.advance(len(users))
+        for _ in spread(recommend_users, shards, task.advance):
+            pass
+    _loaded.cache_clear()
     return Facts(
         rows_in=events.num_users,
         details={"as_of_s": now_s, "top_k": config.top_k, "domains": list(model.vocabulary.domains)},
     )
+
+
+@torch.inference_mode()
+def recommend_users(
+    config: Recommendations,
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    number: int,
+    users: range,
+    *,
+    advance: Advance,
+) -> None:
+    """Write the part of that number: the recommendations and vectors of some users. ``advance`` takes users."""
+    model, events = _loaded(inputs["checkpoint"], inputs["sequences"])
+    now_s = int(events.time_s.max()) + 1
+    user_vectors, ranked = _shard(model, events, np.asarray(users), now_s, config.top_k)
+    shard = f"part-{number:05d}.parquet"
+    user_vectors.write_parquet(outputs["user_vectors"] / "user_vectors" / shard)
+    ranked.write_parquet(outputs["recommendations"] / "recommendations" / shard)
+    advance(len(users))
+
+
+@lru_cache(maxsize=1)
+def _loaded(checkpoint: Path, sequences: Path) -> tuple[LoadedModel, Events]:
+    """Load a model and all events, once in a process."""
+    model = load_checkpoint(checkpoint)
+    return model, read_events(sequences, model.vocabulary)
 
 
 def _write_item_vectors(model: LoadedModel, output: Path) -> None:

@@ -125,6 +125,10 @@ class Replicas:
         Raises:
             TransientError: no replica is left.
         """
+        await self._wait_for_room()
+        self._wake()  # the place is not taken yet, and perhaps never: whoever else waits may have it
+
+    async def _wait_for_room(self) -> None:
         while True:
             if self._end:
                 raise self._end
@@ -144,7 +148,7 @@ class Replicas:
         Raises:
             TransientError: no replica is left.
         """
-        await self.room()
+        await self._wait_for_room()
         ready = (replica for replica in self.members if replica.has_room)
         chosen = min(ready, key=lambda replica: (replica is avoid, replica.load))
         chosen.in_flight += 1

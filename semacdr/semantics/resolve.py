@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def resolve_engine(llm: LlmSettings, cache: Path) -> Iterator[Endpoints]:
 def _start_all(servers: Sequence[VllmServer], stack: ExitStack) -> None:
     """Start them side by side, for a large model takes minutes to load; one that fails ends the others."""
     with ThreadPoolExecutor(len(servers)) as starting:
-        entered = [starting.submit(stack.enter_context, server) for server in servers]
+        # With this run's context, which the lines of their logs name.
+        entered = [starting.submit(copy_context().run, stack.enter_context, server) for server in servers]
         try:
             for entry in as_completed(entered):
                 entry.result()

@@ -1,6 +1,6 @@
--- One row per raw record of one file, judged.
+-- One row per raw record of one file, judged; those from $until_s on count as not yet come.
 -- Reads: fields (the file's records as text).
--- Parameters: $file_id, $time_format, $min_timestamp_s, $max_timestamp_s.
+-- Parameters: $file_id, $time_format, $min_timestamp_s, $max_timestamp_s, $until_s (may be null).
 insert into interactions_raw
 with trimmed as (
     select
@@ -73,3 +73,4 @@ select
             )
     end as record
 from judged
+where judged.reason is not null or $until_s is null or judged.seconds < $until_s

@@ -1,4 +1,5 @@
 -- One row per item of one domain, in the log or in the item files; the texts are still raw.
+-- Parameters: $logged_only (a catalogue without dates would tell what came later).
 with logged as (
     select
         events.item_id,
@@ -36,4 +37,5 @@ select
     coalesce(logged.num_events, 0) as num_events
 from described
 full outer join logged on described.item_id = logged.item_id
+where logged.item_id is not null or not $logged_only
 order by coalesce(described.item_id, logged.item_id)

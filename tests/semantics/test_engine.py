@@ -254,3 +254,17 @@ def test_generate_timeout_is_retried_elsewhere(fake_server: FakeOpenAiServer):
             release.set()
         assert len(answers) == 2
         assert len(second.chats) == 2
+
+
+def test_place_that_nobody_takes_goes_to_the_next_in_line():
+    """As when the budget ends: workers wait for room, and leave without asking."""
+
+    async def leave() -> None:
+        pool = Replicas(["http://127.0.0.1:9/v1"], most=1, timeout_s=80, patience_s=60, is_healthy=always_healthy)
+        held = await pool.acquire()
+        waiting = [asyncio.create_task(pool.room()) for _ in range(3)]
+        await asyncio.sleep(0)
+        pool.release(held)
+        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+
+    asyncio.run(leave())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from flows.semantics import audit_markdown
+from flows.pages import audit_markdown
 from semacdr.dataset import Audit
 from semacdr.semantics.audit import audit
 from semacdr.semantics.prompt import load_prompt

@@ -1,0 +1,92 @@
+"""Ingest against DuckDB's own copy of the same JSON lines to Parquet, and its time per row as the log grows.
+
+    python -m benchmarks.ingest [--rows 1000000 5000000 20000000] [--memory 2GB] [--quick]
+
+Each measurement is a process of its own. Prints a table and one JSON line: the ratio of rates at the largest log.
+``--quick``: 200,000 and 1,000,000 rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.interaction_log import write_log
+
+BAR = 0.9
+
+OURS = """
+import sys
+from pathlib import Path
+from semacdr.dataset import load_dataset
+from semacdr.interactions import ingest
+from semacdr.progress import Progress
+from semacdr.settings import DuckDbSettings
+toml, output, memory = sys.argv[1:]
+outputs = {name: Path(output) / name for name in ("interactions", "items", "rejects")}
+ingest(load_dataset(toml), outputs, DuckDbSettings(memory_limit=memory), Progress())
+"""
+THEIRS = """
+import sys
+from pathlib import Path
+import duckdb
+toml, output, memory = sys.argv[1:]
+Path(output).mkdir(parents=True)
+log = Path(toml).with_name("log.jsonl.gz")
+with duckdb.connect(f"{output}/work.duckdb", config={"memory_limit": memory}) as connection:
+    connection.execute(
+        f"copy (select user, item, time, stars from read_json('{log}') order by user, time, item)"
+        f" to '{output}/events.parquet' (format parquet)"
+    )
+"""
+MEASURED = """
+import resource, sys, time
+started = time.monotonic()
+exec(sys.argv.pop(1))
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+"""
+
+
+def measure(script: str, *arguments: str) -> tuple[float, float, float]:
+    """Return wall seconds, CPU seconds and peak memory in MiB."""
+    command = [sys.executable, "-c", MEASURED, script, *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    wall_s, cpu_s, peak_mb = (float(word) for word in done.stdout.split()[-3:])
+    return wall_s, cpu_s, peak_mb
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 20_000_000])
+    parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    sizes = [200_000, 1_000_000] if arguments.quick else arguments.rows
+    load, ratio = os.getloadavg()[0], 0.0
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {load:.1f} before, limit {arguments.memory}")
+    print("| rows | | wall s | CPU s | us CPU a row | peak MiB |\n| --- | --- | --- | --- | --- | --- |")
+    for rows in sizes:
+        with tempfile.TemporaryDirectory(prefix="semacdr-ingest-") as name:
+            folder = Path(name)
+            toml = str(write_log(folder / "log", rows))
+            found = {
+                who: measure(script, toml, str(folder / who), arguments.memory)
+                for who, script in (("duckdb", THEIRS), ("semacdr", OURS))
+            }
+        for who, (wall_s, cpu_s, peak_mb) in found.items():
+            print(f"| {rows:,} | {who} | {wall_s:.1f} | {cpu_s:.1f} | {cpu_s / rows * 1e6:.2f} | {peak_mb:,.0f} |")
+        ratio = found["duckdb"][0] / found["semacdr"][0]
+    result = {"benchmark": "ingest", "ratio": round(ratio, 3), "bar": BAR, "holds": ratio >= BAR}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What a stage made, as pages of the Prefect UI: counts, rejects, the audit of texts, metrics, the gate's decision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import polars as pl
+import structlog
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.events import emit_event
+
+from flows.assets import asset_key
+from semacdr.errors import StoreError
+from semacdr.manifest import Manifest
+from semacdr.store import Artifact, Store
+
+log = structlog.get_logger()
+
+GATE_REFUSED = "semacdr.gate.refused"
+"""The event of a run whose checkpoint or recommendations the gate did not let through."""
+SHOWN_METRICS = ("hr_10", "ndcg_10", "mrr")
+PRODUCTION = "production"
+
+
+def show(store: Store, artifacts: Mapping[str, Artifact]) -> None:
+    """Make the pages of a stage's artifacts; what cannot be shown costs the picture, not the run."""
+    for name, artifact in artifacts.items():
+        try:
+            if page := PAGES.get(name):
+                page(store, artifact)
+            if "gate" in artifact.manifest.details:
+                _gate(store, artifact)
+        except Exception as error:  # noqa: BLE001 (what the pages say stands in the store)
+            log.warning("no Prefect artifact", artifact=artifact.reference, error=f"{type(error).__name__}: {error}")
+
+
+def _ingest(_store: Store, artifact: Artifact) -> None:
+    manifest = artifact.manifest
+    domains = manifest.details.get("domains", {})
+    counts = [{"domain": domain, **facts} for domain, facts in domains.items()]
+    create_table_artifact(counts, _key("ingest-counts", manifest), f"{manifest.rows_in:,} raw records")
+
+
+def _rejects(_store: Store, artifact: Artifact) -> None:
+    manifest = artifact.manifest
+    reasons = [{"reason": reason, "records": count} for reason, count in manifest.dropped.items()]
+    total = sum(manifest.dropped.values())
+    create_table_artifact(reasons, _key("ingest-rejects", manifest), f"{total:,} of {manifest.rows_in:,} raw records")
+
+
+def _semantics(_store: Store, artifact: Artifact) -> None:
+    manifest = artifact.manifest
+    page = audit_markdown(manifest.reference, manifest.metrics, manifest.details)
+    create_markdown_artifact(page, _key("semantics-audit", manifest), f"Audit of `{manifest.reference}`")
+
+
+def _evaluation(store: Store, artifact: Artifact) -> None:
+    manifest = artifact.manifest
+    rows = metric_rows(artifact, _in_production(store, artifact))
+    create_table_artifact(rows, _key("evaluation-metrics", manifest), f"`{manifest.reference}` on the test targets")
+
+
+def _gate(store: Store, artifact: Artifact) -> None:
+    manifest, gate = artifact.manifest, artifact.manifest.details["gate"]
+    create_markdown_artifact(gate_markdown(manifest), _key(f"{manifest.name}-gate", manifest), "The gate's decision")
+    if gate.get("passed") is False:
+        resource = {
+            "prefect.resource.id": asset_key(store, manifest.dataset, manifest.name),
+            "prefect.resource.name": f"{manifest.reference} of {manifest.dataset}",
+        }
+        emit_event(GATE_REFUSED, resource=resource, payload={"gate": gate})
+
+
+PAGES: dict[str, Callable[[Store, Artifact], None]] = {
+    "interactions": _ingest,
+    "rejects": _rejects,
+    "semantics": _semantics,
+    "evaluation": _evaluation,
+}
+"""Artifact -> its page."""
+
+
+def metric_rows(evaluation: Artifact, production: Artifact | None) -> list[dict[str, Any]]:
+    """Return the figures of all targets by domain and model, those of the version in production beside them."""
+    figures = _figures(evaluation)
+    if production:
+        before = _figures(production).rename({metric: f"{metric} in production" for metric in SHOWN_METRICS})
+        figures = figures.join(before.drop("num_targets"), on=["domain", "model"], how="left", maintain_order="left")
+    return figures.to_dicts()
+
+
+def _figures(evaluation: Artifact) -> pl.DataFrame:
+    rows = evaluation.scan().filter(pl.col("group") == "all", pl.col("metric").is_in(list(SHOWN_METRICS))).collect()
+    wide = rows.pivot("metric", index=["domain", "model", "num_targets"], values="value", maintain_order=True)
+    return wide.with_columns(pl.col(metric).round(4) for metric in SHOWN_METRICS)
+
+
+def _in_production(store: Store, artifact: Artifact) -> Artifact | None:
+    """Return the evaluation of the checkpoint that is in production."""
+    manifest = artifact.manifest
+    try:
+        checkpoint = store.get(manifest.dataset, "checkpoint", PRODUCTION).reference
+    except StoreError:
+        return None
+    evaluated = [m.version for m in store.manifests(manifest.dataset, manifest.name) if checkpoint in m.inputs]
+    return store.get(manifest.dataset, manifest.name, evaluated[-1]) if evaluated else None
+
+
+def gate_markdown(manifest: Manifest) -> str:
+    """Return the gate's decision, and all that its record says, as a page."""
+    gate = manifest.details["gate"]
+    verdict = "passed" if gate.get("passed") else "refused"
+    lines = [f"# {manifest.reference}: {verdict}", "", "| | |", "| --- | --- |"]
+    return "\n".join(lines + [f"| {_cell(str(name))} | {_cell(str(value))} |" for name, value in gate.items()]) + "\n"
+
+
+def audit_markdown(reference: str, metrics: Mapping[str, float], details: Mapping[str, Any]) -> str:
+    """Return the audit of a manifest as a page."""
+    audit = details.get("audit", {})
+    sources = ", ".join(f"{count:,} {source}" for source, count in details.get("texts_by_source", {}).items())
+    lines = [f"# {reference}", "", f"Texts: {sources}. Judged: {audit.get('judged_texts', 0):,}.", ""]
+    lines += ["| figure | value |", "| --- | --- |"]
+    lines += [f"| {name} | {value:.4g} |" for name, value in sorted(metrics.items())]
+    lines += ["", "| rule | action | findings | share |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {rule} | {found['action']} | {found['findings']:,} | {found['share']:.1%} |"
+        for rule, found in audit.get("rules", {}).items()
+        if found["findings"]
+    ]
+    lines += ["", "| worst leaks | words | text |", "| --- | --- | --- |"]
+    lines += [
+        f"| {_cell(leak['item'])} | {_cell(leak['words'])} | {_cell(leak['text'])} |"
+        for leak in audit.get("worst_leaks", ())
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _key(page: str, manifest: Manifest) -> str:
+    """Return the key under which the UI keeps all versions of a data set's page."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{page}-{manifest.dataset}").strip("-")

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import polars as pl
+
+from flows.pages import gate_markdown, metric_rows
+from semacdr.manifest import Manifest
+from semacdr.store import Artifact
+
+
+def manifest(name: str, **details: object) -> Manifest:
+    return Manifest(
+        dataset="three-domains", name=name, version="2026.11.24", contract_version=1, stage=name, created_at="",
+        fingerprint="", config={}, inputs={}, rows_in=0, rows_out={}, dropped={}, details=details, files=(), seconds=0,
+    )  # fmt: skip
+
+
+def test_gate_says_its_decision_and_why():
+    page = gate_markdown(manifest("checkpoint", gate={"passed": False, "ndcg_10": "0.03 | 0.05 in production"}))
+    assert page.startswith("# checkpoint@2026.11.24: refused\n")
+    assert r"| ndcg_10 | 0.03 \| 0.05 in production |" in page
+
+
+class Evaluation(Artifact):
+    """An evaluation whose table is given."""
+
+    def __init__(self, value: float, models: tuple[str, ...]) -> None:
+        super().__init__(manifest("evaluation"), lambda: None)
+        metrics = ("hr_10", "ndcg_10", "mrr", "coverage_10")
+        rows = [(model, "macro", group, m, value) for model in models for group in ("all", "cold") for m in metrics]
+        columns = ["model", "domain", "group", "metric", "value"]
+        self.frame = pl.DataFrame(rows, columns, orient="row").with_columns(num_targets=pl.lit(9))
+
+    def scan(self, table: str | None = None) -> pl.LazyFrame:
+        return self.frame.lazy()
+
+
+def test_metrics_stand_beside_those_in_production():
+    rows = metric_rows(Evaluation(0.5, ("semacdr", "popularity")), Evaluation(0.25, ("semacdr",)))
+    assert [(row["model"], row["ndcg_10"], row["ndcg_10 in production"]) for row in rows] == [
+        ("semacdr", 0.5, 0.25),
+        ("popularity", 0.5, None),
+    ]
+
+
+def test_metrics_without_production_stand_alone():
+    (row,) = metric_rows(Evaluation(0.5, ("semacdr",)), None)
+    assert row == {"domain": "macro", "model": "semacdr", "num_targets": 9, "hr_10": 0.5, "ndcg_10": 0.5, "mrr": 0.5}
