@@ -220,12 +220,22 @@ class Training(Frozen):
     overrides: dict[str, Any] = {}
     """Fields of the preset that this data set sets otherwise."""
     seed: int = 0
+    max_age_days: float = Field(default=0, ge=0)
+    """So long a checkpoint serves on although events, items or texts have changed: it learns of new items by their
+    texts. 0: every change trains anew."""
 
 
 class Recommendations(Frozen):
     """What is published for each user."""
 
     top_k: int = Field(default=20, ge=1)
+    availability: str | None = None
+    """Condition in SQL over the columns of ``items`` that an item must meet; None: all are available."""
+    repeat_after_days: float | None = Field(default=None, ge=0)
+    """An item that the user had may be recommended again after so many days; None: never."""
+    users: Literal["all", "new_events"] = "all"
+    """Whose lists are made anew: everyone's, or those of users with events since the last version, the others' being
+    taken over from it (new ones and those with an item that is not available any more are made anew, too)."""
 
 
 class DatasetConfig(Frozen):

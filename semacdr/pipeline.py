@@ -6,8 +6,8 @@
     semantics, sequences ─embeddings─▶ embeddings         vectors and their whitening
     embeddings ─index─▶ index                             one FAISS file per domain and view
     sequences, items, embeddings ─training─▶ checkpoint
-    checkpoint, sequences, items, interactions ─evaluation─▶ evaluation
-    checkpoint, sequences, items ─recommendations─▶ recommendations, user_vectors, item_vectors
+    checkpoint, sequences, items, interactions, embeddings ─evaluation─▶ evaluation
+    checkpoint, sequences, items, embeddings ─recommendations─▶ recommendations, user_vectors, item_vectors
 
 A stage is a plain function that reads artifacts and writes files. ``run_stage`` around it decides whether it has to run
 (its fingerprint is not published yet), gives it a folder, and publishes what it made. Stages know neither each other
@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import structlog
@@ -34,7 +35,11 @@ from semacdr.model.config import load_preset
 from semacdr.progress import Progress
 from semacdr.settings import Settings
 from semacdr.store import CURRENT, Artifact, Draft, Store, catalog_shows, rebuild_catalog
+from semacdr.store.lineage import made_from
 from semacdr.tables import CONTRACT_VERSIONS, check_contract
+
+if TYPE_CHECKING:
+    from semacdr import recommendations
 
 log = structlog.get_logger()
 
@@ -64,6 +69,8 @@ class Stage:
     """The identity of what the stage reads from outside the store's artifacts."""
     gather: Callable[[Context, Mapping[str, Artifact]], None] | None = None
     """Get more of it, as far as the budget goes."""
+    keeps: Callable[[Context, Mapping[str, Artifact]], dict[str, Artifact] | None] | None = None
+    """Return the outputs that serve on although something has changed; None: they do not."""
     revision: int = 1
     """Raised when the stage's code makes other content from the same inputs."""
 
@@ -81,6 +88,10 @@ def _ingest_config(dataset: DatasetConfig) -> dict[str, Any]:
 def _semantics_config(dataset: DatasetConfig) -> dict[str, Any]:
     # The budget and the domains' words shape which answers there are, and the answers are among the sources.
     return dataset.semantics.model_dump(mode="json", exclude={"budget"})
+
+
+def _training_config(dataset: DatasetConfig) -> dict[str, Any]:
+    return {"training": dataset.training.model_dump(mode="json", exclude={"max_age_days"})}
 
 
 def _ingest(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -161,11 +172,35 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
     )
 
 
+def _young_checkpoint(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
+    """The current checkpoint, if it is young enough, of today's configuration, and knows no item that is gone."""
+    dataset, store = context.dataset, context.store
+    try:
+        last = store.get(dataset.name, "checkpoint")
+    except StoreError:
+        return None
+    age = datetime.now(UTC) - datetime.fromisoformat(last.manifest.created_at)
+    if age >= timedelta(days=dataset.training.max_age_days) or last.manifest.config != _training_config(dataset):
+        return None
+    keys = ["domain", "item_id"]
+    known = pl.scan_parquet(last.path / "vocabulary.parquet").select(keys)
+    gone = known.join(inputs["items"].scan().select(keys), on=keys, how="anti")
+    return None if gone.head(1).collect().height else {"checkpoint": last}
+
+
+def _grown_from(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Path]:
+    """The inputs' folders, and those of what the checkpoint was made from, which tell it of new items."""
+    from semacdr.model.growth import TRAINED_ON
+
+    trained = {f"trained_{name}": made_from(context.store, inputs["checkpoint"], name) for name in TRAINED_ON}
+    return {name: artifact.path for name, artifact in {**inputs, **trained}.items()}
+
+
 def _evaluation(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
     from semacdr import evaluation
 
     return evaluation.evaluate(
-        {name: artifact.path for name, artifact in inputs.items()},
+        _grown_from(context, inputs),
         draft.folders["evaluation"],
         context.dataset.training.seed,
         context.progress,
@@ -178,10 +213,30 @@ def _recommendations(context: Context, inputs: Mapping[str, Artifact], draft: Dr
 
     return recommendations.recommend_all(
         context.dataset.recommendations,
-        {name: artifact.path for name, artifact in inputs.items()},
+        _grown_from(context, inputs),
         draft.folders,
+        recommendations.Run(
+            context.settings.cache / "recommendations" / draft.fingerprint, _last_recommendations(context, draft)
+        ),
         context.progress,
     )
+
+
+def _last_recommendations(context: Context, draft: Draft) -> recommendations.Last | None:
+    """The current recommendations, if they were made by the same rules from the same checkpoint."""
+    from semacdr import recommendations
+
+    try:
+        last = {name: context.store.get(draft.dataset, name) for name in ("recommendations", "user_vectors")}
+    except StoreError:
+        return None
+    checkpoint = draft.inputs["checkpoint"].manifest
+    manifests = [artifact.manifest for artifact in last.values()]
+    same = all(m.config == draft.config and checkpoint.reference in m.inputs for m in manifests)
+    if not same or len({m.fingerprint for m in manifests}) > 1:
+        return None
+    as_of_s = int(manifests[0].details["as_of_s"])
+    return recommendations.Last(last["recommendations"].path, last["user_vectors"].path, as_of_s)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -227,13 +282,14 @@ STAGES: tuple[Stage, ...] = (
         name="training",
         inputs=("sequences", "items", "embeddings"),
         outputs=("checkpoint",),
-        config=_sections("training"),
+        config=_training_config,
         run=_training,
+        keeps=_young_checkpoint,
         revision=2,
     ),
     Stage(
         name="evaluation",
-        inputs=("checkpoint", "sequences", "items", "interactions"),
+        inputs=("checkpoint", "sequences", "items", "interactions", "embeddings"),
         outputs=("evaluation",),
         config=lambda dataset: {"seed": dataset.training.seed},
         run=_evaluation,
@@ -241,11 +297,11 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="recommendations",
-        inputs=("checkpoint", "sequences", "items"),
+        inputs=("checkpoint", "sequences", "items", "embeddings"),
         outputs=("recommendations", "user_vectors", "item_vectors"),
         config=_sections("recommendations"),
         run=_recommendations,
-        revision=2,
+        revision=3,
     ),
 )
 
@@ -273,14 +329,14 @@ def check_dataset(dataset: DatasetConfig) -> None:
 
 
 def refreshable(names: Iterable[str]) -> set[str]:
-    """Return the names, all of stages that gather from outside the store.
+    """Return the names, all of stages that gather from outside the store, or keep what they made for a while.
 
     Raises:
-        ConfigError: there is no such stage, or it gathers nothing.
+        ConfigError: there is no such stage, or it does neither.
     """
     for name in names:
-        if find_stage(name).gather is None:
-            able = ", ".join(stage.name for stage in STAGES if stage.gather)
+        if find_stage(name).gather is None and find_stage(name).keeps is None:
+            able = ", ".join(stage.name for stage in STAGES if stage.gather or stage.keeps)
             raise ConfigError(
                 f"stage {name!r} has nothing to refresh", found="it runs when its inputs change", expected=able
             )
@@ -300,11 +356,13 @@ def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
         there = {m.name for m in store.manifests(dataset)}
         if changed := [name for name in stage.inputs if name in anew or name not in there]:
             found[stage.name] = f"runs: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} made anew"
-        elif _find_published(stage, context, {name: store.get(dataset, name) for name in stage.inputs}):
+        elif _find_published(stage, context, inputs := {name: store.get(dataset, name) for name in stage.inputs}):
             found[stage.name] = "unchanged"
+        elif stage.keeps and stage.keeps(context, inputs):
+            found[stage.name] = "keeps what it made"
         else:
             found[stage.name] = "runs"
-        if found[stage.name] != "unchanged":
+        if found[stage.name].startswith("runs"):
             anew |= set(stage.outputs)
     return found
 
@@ -325,7 +383,8 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         stage: which.
         context: where and on what.
         refresh: let a stage that gathers from outside the store gather more although nothing has changed: the
-            semantics stage spends another budget on items that lack an answer.
+            semantics stage spends another budget on items that lack an answer. A stage that keeps what it made for a
+            while makes it anew.
 
     Returns:
         Its outputs at their current versions, by name.
@@ -343,6 +402,9 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         if not (refresh and stage.gather) and (known := _published(stage, context, inputs)):
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
             return known
+        if stage.keeps and not refresh and (kept := stage.keeps(context, inputs)):
+            bound.info("kept", artifacts=[artifact.reference for artifact in kept.values()])
+            return kept
         _refuse_broken(store, inputs, whole=False)
         if stage.gather is not None:
             with store.gathering_responses():

@@ -295,7 +295,7 @@ class TargetRanks(Table):
 
 
 class Recommendations(Table):
-    """One row per user, domain and rank; items of the user's history are left out."""
+    """One row per user, domain and rank; items of the user's history are left out (``repeat_after_days``)."""
 
     sort_order = ("user_id", "domain", "rank")
 
@@ -307,7 +307,18 @@ class Recommendations(Table):
     trained_score = dy.Float64(
         nullable=True, description="of the vectors alone; `score` is what the gate makes of it and the experts' scores"
     )
-    reason = dy.String(description="the history and the view that carried most weight")
+    reason = dy.String(description="in words: which score decided; of the trained one, which history and view")
+    decided_by = dy.String(
+        nullable=True, description="the score that lifts the item most above the domain's mean: trained, or an expert's"
+    )
+    history = dy.String(nullable=True, description="target, source or mixed: most weight in the user's vector")
+    view = dy.String(nullable=True, description="agnostic, specific or id: most weight in the item's vector")
+    nearest = dy.List(
+        dy.Struct({"domain": dy.String(), "item_id": dy.String(), "similarity": dy.Float64()}),
+        nullable=True,
+        description="of each domain the user's past item nearest to this one, by cosine of their fused vectors",
+    )
+    as_of_s = dy.Int64(nullable=True, description="the moment that the list was made for: seconds since 1970-01-01 UTC")
 
 
 class UserVectors(Table):

@@ -150,14 +150,25 @@ class Following:
 
 def title_tfidf(titles: pl.DataFrame, vocabulary: Vocabulary) -> sparse.csr_matrix:
     """Return the TF-IDF vectors of the titles by ``item_index``; row 0 pads."""
+    texts = title_texts(titles, vocabulary)
+    vectoriser = title_vectoriser(texts)
+    return vectoriser.transform(texts).tocsr() if vectoriser else sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+
+
+def title_texts(titles: pl.DataFrame, vocabulary: Vocabulary) -> list[str]:
+    """Return the titles by ``item_index``; empty where there is none."""
     joined = vocabulary.table.join(titles, on=["domain", "item_id"], how="left", maintain_order="left")
-    texts = ["", *joined["title"].fill_null("").to_list()]
+    return ["", *joined["title"].fill_null("").to_list()]
+
+
+def title_vectoriser(texts: Sequence[str]) -> TfidfVectorizer | None:
+    """Return what weighs the words of titles as these do; None: not one word is in them."""
     vectoriser = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\w+", dtype=np.float32)  # noqa: S106
     try:
-        return vectoriser.fit_transform(texts).tocsr()
+        return vectoriser.fit(texts)
     except ValueError:
-        # scikit-learn's only word for: not one word in all titles.
-        return sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+        # scikit-learn's only word for it.
+        return None
 
 
 def _unit(vectors: TextVectors) -> FloatArray:

@@ -80,6 +80,26 @@ class FinalScorer:
         """Return the final scores of a domain's items."""
         return self.final(self.scores(chosen, domain), chosen, domain)
 
+    def lifts(self, score_XQI: Tensor, chosen: IntArray, domain: int, index_QK: Tensor) -> Tensor:
+        """Return how far each column lifts some items above the domain's mean item: [columns, queries, ranks].
+
+        Args:
+            score_XQI: of ``scores``.
+            chosen: the queries.
+            domain: of the items.
+            index_QK: which items, counted from the domain's first.
+        """
+        at_XQK = score_XQI.gather(2, index_QK.expand(len(score_XQI), -1, -1))
+        if self.scoring is None:
+            return at_XQK - score_XQI.mean(dim=2, keepdim=True)
+        start, stop = self.vocabulary.bounds[domain]
+        gate = self.scoring.gate
+        by_support_XI = gate.by_support[:, torch.from_numpy(self.scoring.bucket[start:stop])]
+        weight_XQ1 = gate.weights(self._facts[torch.from_numpy(chosen)]).T[:, :, None]
+        mean_XQ1 = weight_XQ1 * score_XQI.mean(dim=2, keepdim=True)
+        mean_XQ1 = mean_XQ1 + torch.bmm(score_XQI, by_support_XI[:, :, None]) / (stop - start)
+        return (weight_XQ1 + by_support_XI[:, index_QK]) * at_XQK - mean_XQ1
+
     def candidates(self, chosen: IntArray, domain: int, per_column: int) -> Bool[Tensor, "queries items"]:
         """Return which items are among the best ``per_column`` of any column: what a second stage would re-score."""
         score_XQI = self.scores(chosen, domain)
