@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.gate import show_gate
 from flows.stages import run_stage
 from semacdr.pipeline import STAGES, find_stage, refreshable
 
@@ -30,4 +31,6 @@ def nightly(
     versions: dict[str, str] = {}
     for stage in [find_stage(only)] if only else STAGES:
         versions |= stage_task(stage.name, dataset, store, refresh=stage.name in refreshed)
+    if "gate" in versions:
+        show_gate(dataset, store, versions["gate"])
     return versions

@@ -238,6 +238,25 @@ class Recommendations(Frozen):
     taken over from it (new ones and those with an item that is not available any more are made anew, too)."""
 
 
+class Gate(Frozen):
+    """What a new checkpoint, index or set of recommendations must be to go into production by itself."""
+
+    max_drop: float = Field(default=0.05, ge=0, le=1)
+    """Share of production's NDCG@10 that a checkpoint may lose in a domain."""
+    confidence: float = Field(default=0.8, gt=0, le=1)
+    """How sure a larger drop must be, by paired bootstrap, before the checkpoint is refused."""
+    resamples: int = Field(default=2000, ge=100)
+    min_full_lists: float = Field(default=0.95, ge=0, le=1)
+    """Share of users who get ``top_k`` items, or half of the items where a domain has so few, in each domain."""
+    max_coverage_drop: float = Field(default=0.3, ge=0, le=1)
+    """Share of production's coverage@10 that recommendations may lose in a domain."""
+    min_overlap: float = Field(default=0.1, ge=0, le=1)
+    """Mean share of a user's first ten items that production recommends too, in each domain: below it something has
+    broken, or a new model wants to be looked at."""
+    max_failure_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the LLM's texts that failed the audit."""
+
+
 class DatasetConfig(Frozen):
     """One data set, as its TOML states it."""
 
@@ -251,6 +270,7 @@ class DatasetConfig(Frozen):
     index: Index = Index()
     training: Training = Training()
     recommendations: Recommendations = Recommendations()
+    gate: Gate = Gate()
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@
     sequences, items, embeddings ─training─▶ checkpoint
     checkpoint, sequences, items, interactions, embeddings ─evaluation─▶ evaluation
     checkpoint, sequences, items, embeddings ─recommendations─▶ recommendations, user_vectors, item_vectors
+    checkpoint, index, recommendations and what tells of them ─gate─▶ gate, and with it the alias production
 
 A stage is a plain function that reads artifacts and writes files. ``run_stage`` around it decides whether it has to run
 (its fingerprint is not published yet), gives it a folder, and publishes what it made. Stages know neither each other
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import structlog
 
-from semacdr import embeddings, index, interactions, semantics, sequences
+from semacdr import embeddings, gate, index, interactions, semantics, sequences
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import ConfigError, SemacdrError, StoreError, close_names, examples
 from semacdr.manifest import Facts, fingerprint
@@ -36,6 +37,8 @@ from semacdr.progress import Progress
 from semacdr.settings import Settings
 from semacdr.store import CURRENT, Artifact, Draft, Store, catalog_shows, rebuild_catalog
 from semacdr.store.lineage import made_from
+from semacdr.store.promotion import PRODUCTION, admit, replaced
+from semacdr.store.promotion import known as known_artifact
 from semacdr.tables import CONTRACT_VERSIONS, check_contract
 
 if TYPE_CHECKING:
@@ -71,6 +74,8 @@ class Stage:
     """Get more of it, as far as the budget goes."""
     keeps: Callable[[Context, Mapping[str, Artifact]], dict[str, Artifact] | None] | None = None
     """Return the outputs that serve on although something has changed; None: they do not."""
+    settle: Callable[[Context, Mapping[str, Artifact]], None] | None = None
+    """What follows from the outputs once they are published; called at every run."""
     revision: int = 1
     """Raised when the stage's code makes other content from the same inputs."""
 
@@ -239,6 +244,54 @@ def _last_recommendations(context: Context, draft: Draft) -> recommendations.Las
     return recommendations.Last(last["recommendations"].path, last["user_vectors"].path, as_of_s)
 
 
+def _gate_config(dataset: DatasetConfig) -> dict[str, Any]:
+    recall = {"wanted_recall": dataset.index.wanted_recall, "seed": dataset.training.seed}
+    return {"gate": dataset.gate.model_dump(mode="json"), **recall}
+
+
+def _gate_sources(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    before = {name: replaced(context.store, inputs[name]) for name in gate.GROUPS}
+    return {"production": {name: artifact and artifact.manifest.version for name, artifact in before.items()}}
+
+
+def _gate(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    dataset, store = context.dataset, context.store
+    _demand_made_from(inputs["evaluation"], inputs["checkpoint"])
+    _demand_made_from(inputs["recommendations"], inputs["checkpoint"])
+    there = {name: known_artifact(store, dataset.name, name, PRODUCTION) for name in gate.GROUPS}
+    production = {name: artifact for name, artifact in there.items() if artifact}
+    if "checkpoint" in production:
+        reference = production["checkpoint"].reference
+        made = [m for m in store.manifests(dataset.name, "evaluation") if reference in m.inputs]
+        if made:
+            production["evaluation"] = store.get(dataset.name, "evaluation", made[-1].version)
+    if "recommendations" in production:
+        production["items"] = made_from(store, production["recommendations"], "items")
+    return gate.judge(
+        dataset.gate,
+        dataset.index.wanted_recall,
+        dataset.training.seed,
+        gate.Side(inputs),
+        gate.Side(production),
+        draft.folders["gate"],
+    )
+
+
+def _demand_made_from(made: Artifact, source: Artifact) -> None:
+    if source.reference not in made.manifest.inputs:
+        raise StoreError(
+            f"{made.reference} was not made from {source.reference}",
+            found=", ".join(made.manifest.inputs),
+            do="run the whole pipeline: what is judged must belong together",
+        )
+
+
+def _admit(context: Context, outputs: Mapping[str, Artifact]) -> None:
+    moved = admit(context.store, outputs["gate"])
+    if moved:
+        log.info("in production", dataset=context.dataset.name, artifacts=moved)
+
+
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="ingest",
@@ -302,6 +355,24 @@ STAGES: tuple[Stage, ...] = (
         config=_sections("recommendations"),
         run=_recommendations,
         revision=3,
+    ),
+    Stage(
+        name="gate",
+        inputs=(
+            "checkpoint",
+            "evaluation",
+            "index",
+            "semantics",
+            "items",
+            "recommendations",
+            "user_vectors",
+            "item_vectors",
+        ),
+        outputs=("gate",),
+        config=_gate_config,
+        sources=_gate_sources,
+        run=_gate,
+        settle=_admit,
     ),
 )
 
@@ -401,6 +472,8 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
     with _blamed(store, inputs):
         if not (refresh and stage.gather) and (known := _published(stage, context, inputs)):
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
+            if stage.settle is not None:
+                stage.settle(context, known)
             return known
         if stage.keeps and not refresh and (kept := stage.keeps(context, inputs)):
             bound.info("kept", artifacts=[artifact.reference for artifact in kept.values()])
@@ -417,6 +490,8 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
             facts = stage.run(context, inputs, draft)
             artifacts = store.publish(draft, facts)
             rebuild_catalog(store)
+        if stage.settle is not None:
+            stage.settle(context, artifacts)
     rows_out = {table: rows for a in artifacts.values() for table, rows in a.manifest.rows_out.items()}
     bound.info(
         "published",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from semacdr.model.config import Expert
 from semacdr.model.experts import Memory, column_names, expert_scores
-from semacdr.model.gate import ScoreGate, query_facts, support_bucket
+from semacdr.model.gate import NUM_BUCKETS, ScoreGate, query_facts, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.vocabulary import Vocabulary
 
@@ -81,7 +81,9 @@ class FinalScorer:
         return self.final(self.scores(chosen, domain), chosen, domain)
 
     def lifts(self, score_XQI: Tensor, chosen: IntArray, domain: int, index_QK: Tensor) -> Tensor:
-        """Return how far each column lifts some items above the domain's mean item: [columns, queries, ranks].
+        """Return how far each column lifts some items above the domain's mean item of like support: [columns, Q, K].
+
+        What the gate adds to or takes from all items of one support is no column's doing.
 
         Args:
             score_XQI: of ``scores``.
@@ -93,12 +95,13 @@ class FinalScorer:
         if self.scoring is None:
             return at_XQK - score_XQI.mean(dim=2, keepdim=True)
         start, stop = self.vocabulary.bounds[domain]
+        bucket_I = torch.from_numpy(self.scoring.bucket[start:stop])
+        share_IB = torch.nn.functional.one_hot(bucket_I, NUM_BUCKETS).to(score_XQI.dtype)
+        share_IB /= share_IB.sum(dim=0).clamp(min=1)
+        mean_XQK = (score_XQI @ share_IB).gather(2, bucket_I[index_QK].expand(len(score_XQI), -1, -1))
         gate = self.scoring.gate
-        by_support_XI = gate.by_support[:, torch.from_numpy(self.scoring.bucket[start:stop])]
         weight_XQ1 = gate.weights(self._facts[torch.from_numpy(chosen)]).T[:, :, None]
-        mean_XQ1 = weight_XQ1 * score_XQI.mean(dim=2, keepdim=True)
-        mean_XQ1 = mean_XQ1 + torch.bmm(score_XQI, by_support_XI[:, :, None]) / (stop - start)
-        return (weight_XQ1 + by_support_XI[:, index_QK]) * at_XQK - mean_XQ1
+        return (weight_XQ1 + gate.by_support[:, bucket_I[index_QK]]) * (at_XQK - mean_XQK)
 
     def candidates(self, chosen: IntArray, domain: int, per_column: int) -> Bool[Tensor, "queries items"]:
         """Return which items are among the best ``per_column`` of any column: what a second stage would re-score."""

@@ -39,7 +39,7 @@ class Ranked:
     score_QK: Tensor
     trained_QK: Tensor
     column_QK: Tensor
-    """The score column that lifts the item most above the domain's mean item."""
+    """The score column that lifts the item most above the domain's mean item of like support."""
     nearest_QKN: Tensor
     """Of each domain, the event of the history whose item is nearest: a position in the packed events; -1: none."""
     similarity_QKN: Tensor

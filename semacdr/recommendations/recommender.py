@@ -24,10 +24,10 @@ from semacdr.recommendations.rules import among_items
 from semacdr.recommendations.serving import Serving, open_serving
 from semacdr.store import Store
 from semacdr.store.lineage import made_from
+from semacdr.store.promotion import PRODUCTION
 
 log = structlog.get_logger()
 
-PRODUCTION = "production"
 Event = tuple[str, str] | tuple[str, str, int]
 """Domain, item and, where it is known, the time in seconds since 1970-01-01 UTC."""
 
