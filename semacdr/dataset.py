@@ -69,13 +69,20 @@ class ItemSource(Source):
 class Domain(Frozen):
     """One domain: its logs, its items, and its words in a prompt."""
 
-    interactions: InteractionSource
+    interactions: InteractionSource | None = None
+    """None: nobody has taken anything yet. Its items are recommended by their texts alone (zero-shot)."""
     items: ItemSource | None = None
     """None: the items are those of the interactions, without text."""
     label: str = ""
     """What the domain sells or shows, as a prompt says it (``food and groceries``); empty: the domain's name."""
     expert: str = ""
     """Who knows its items well (``a grocer``); empty: an expert of the label."""
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Domain:
+        if self.interactions is None and self.items is None:
+            raise ValueError("a domain needs interactions or, where nobody has taken anything yet, items")
+        return self
 
 
 class Filters(Frozen):
@@ -279,6 +286,12 @@ class DatasetConfig(Frozen):
             for name in source.domains.values():
                 if name not in self.domains:
                     raise ValueError(f"semantics.imports: unknown domain {name!r}, {close_names(name, self.domains)}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_interactions(self) -> DatasetConfig:
+        if all(domain.interactions is None for domain in self.domains.values()):
+            raise ValueError("domains: at least one needs interactions, to learn from")
         return self
 
     @property

@@ -3,12 +3,14 @@
 Retrieval can take it apart: each column's best items are candidates, and the final score ranks their union.
 """
 
-# Shapes: Q queries, I items of one domain, X columns (the trained score first), R items and the padding, D model width.
+# Shapes: Q queries, I items of one domain, X columns (the trained score first), R items and the padding, D model width,
+# B buckets of support, N domains, K items of a query.
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -38,6 +40,11 @@ class Scoring:
         """Count the items' support from the memory."""
         support = np.bincount(memory.item, minlength=memory.bounds[-1][1]).astype(np.int64)
         return cls(experts=experts, memory=memory, gate=gate, bucket=support_bucket(support))
+
+    @cached_property
+    def zero_shot_N(self) -> npt.NDArray[np.bool_]:  # noqa: N802 (the shape)
+        """Which domains no event of the fit lies in."""
+        return np.array([not self.bucket[start:stop].any() for start, stop in self.memory.bounds])
 
 
 @dataclass(frozen=True)
@@ -116,4 +123,8 @@ class FinalScorer:
     def _facts(self) -> Tensor:
         assert self.scoring is not None
         num_domains = len(self.vocabulary.domains)
-        return torch.from_numpy(query_facts(self.events, self.queries, self.scoring.memory.last_s, num_domains))
+        facts = torch.from_numpy(query_facts(self.events, self.queries, self.scoring.memory.last_s, num_domains))
+        # Of a domain that the gate was not fitted on it knows nothing: the weights are those of the mean query.
+        unknown_Q = torch.from_numpy(self.scoring.zero_shot_N[self.queries.domain])
+        facts[unknown_Q, 1:] = self.scoring.gate.mean_F[1:]
+        return facts

@@ -96,7 +96,9 @@ def _named(name: str, place_R: np.ndarray, words: tuple[str, ...]) -> pl.Series:
 def _reasons(frame: pl.DataFrame, zero_shot: set[str]) -> pl.Series:
     known = frame.select("domain", "history", "view", "decided_by").unique()
     texts = [
-        (ZERO_SHOT if domain in zero_shot else "") + _reason(history, view, column)
+        f"{ZERO_SHOT}{'no history either' if history is None else _reason(history, view, column)}"
+        if domain in zero_shot
+        else _reason(history, view, column)
         for domain, history, view, column in known.rows()
     ]
     keys = ["domain", "history", "view", "decided_by"]

@@ -180,7 +180,7 @@ class Fit:
                 yield torch.from_numpy(self.rng.choice(size, config.negatives, replace=False)).long() + start
 
     def _encode(
-        self, histories: HistoryBatch, target_Q: Int[Tensor, " queries"], negatives: list[Int[Tensor, " negatives"]]
+        self, histories: HistoryBatch, target_Q: Int[Tensor, " queries"], negatives: list[Int[Tensor, " _"]]
     ) -> Step:
         wanted_V = torch.zeros(len(self._visible_V) + 1, dtype=torch.bool)
         wanted_V[histories.item_BL.flatten()] = True
@@ -207,7 +207,7 @@ class Fit:
         histories: HistoryBatch,
         target_Q: Int[Tensor, " queries"],
         weight_Q: Float[Tensor, " queries"],
-        negatives: list[Int[Tensor, " negatives"]],
+        negatives: list[Int[Tensor, " _"]],
     ) -> Tensor:
         vector_RD = step.items.vector_RD
         target_QD = vector_RD[step.row_of_V[target_Q] - 1]
