@@ -106,7 +106,18 @@ class Memory:
         """What followed each item."""
         return Following.of(self)
 
-    @property
+    @cached_property
+    def title_of_domain(self) -> tuple[sparse.csr_matrix, ...]:
+        """The titles of each domain's items, a column each."""
+        return tuple(self.title[start:stop].T.tocsr() for start, stop in self.bounds)
+
+    @cached_property
+    def last_popularity(self) -> tuple[list[FloatArray], ...]:
+        """The popularity of each domain's items after the last event, whenever that is asked."""
+        after = np.array([self.last_s + 1])
+        return tuple(_popularity(self, after, domain) for domain in range(len(self.bounds)))
+
+    @cached_property
     def last_s(self) -> int:
         """The time of the last event."""
         return int(self.time_s.max(initial=0))
@@ -229,7 +240,7 @@ def expert_scores(
         columns.append(np.log(transitions(memory, asked, domain) + SMALLEST))
     profile = asked.profile(memory.bounds[-1][1])
     if Expert.TITLE in experts:
-        columns.append((profile @ memory.title @ memory.title[start:stop].T).toarray())
+        columns.append((profile @ memory.title @ memory.title_of_domain[domain]).toarray())
     if Expert.SEMANTICS in experts:
         columns += [(profile @ memory.text[view]) @ memory.text[view][start:stop].T for view in View]
     return torch.from_numpy(np.stack(columns) if columns else np.zeros((0, len(chosen), stop - start), np.float32))
@@ -237,6 +248,12 @@ def expert_scores(
 
 def popularity(memory: Memory, time_s: IntArray, domain: int) -> list[FloatArray]:
     """Return, per half-life, the log share of each item among the domain's events strictly before each time."""
+    if len(time_s) and time_s.min() > memory.last_s:
+        return [np.repeat(share, len(time_s), axis=0) for share in memory.last_popularity[domain]]
+    return _popularity(memory, time_s, domain)
+
+
+def _popularity(memory: Memory, time_s: IntArray, domain: int) -> list[FloatArray]:
     start, stop = memory.bounds[domain]
     # Shares do not fade together: after the last event they stay as they are.
     moments, of_query = np.unique(np.minimum(time_s, memory.last_s + 1), return_inverse=True)

@@ -19,7 +19,8 @@ from semacdr.dataset import Recommendations
 from semacdr.errors import ConfigError, DataError, examples
 from semacdr.model.growth import TRAINED_ON
 from semacdr.model.histories import Events, Queries
-from semacdr.recommendations.rows import rows_of
+from semacdr.recommendations.lists import Ranked
+from semacdr.recommendations.rows import Why, why_of
 from semacdr.recommendations.rules import among_items
 from semacdr.recommendations.serving import Serving, open_serving
 from semacdr.store import Store
@@ -134,15 +135,42 @@ class Recommender:
             lister = replace(lister, available=lister.available & among_items(list(among), vocabulary, domain))
         states = lister.model.user_states(events, queries)
         scorer = lister.model.scorer(events, queries, states)
-        names = pl.DataFrame({"user_id": events.user_ids, "domain": [domain] * count})
         lists: list[list[Recommendation]] = [[] for _ in histories]
         for block in lister.rank(events, queries, scorer, k or self._config.top_k):
-            rows = rows_of(lister.model, names, events, states, block, scorer.columns)
-            for row in rows.iter_rows(named=True):
-                user = int(row.pop("user_id"))
-                row.pop("trained_score")
-                lists[user].append(Recommendation(title=self._titles.get((domain, row["item_id"])), **row))
+            why = why_of(lister.model, states, block, scorer.columns)
+            for row, user in enumerate(block.query_Q.tolist()):
+                lists[user] = self._lines(events, block, row, domain, why)
         return lists
+
+    def _lines(
+        self, events: Events, block: Ranked, row: int, domain: str, why: list[list[Why]]
+    ) -> list[Recommendation]:
+        """The list of one history of a block."""
+        names, lines = self._names, []
+        near_KN = zip(block.nearest_QKN[row].tolist(), block.similarity_QKN[row].tolist(), strict=True)
+        ranks = zip(block.item_QK[row].tolist(), block.score_QK[row].tolist(), near_KN, why[row], strict=True)
+        for rank, (item, score, (event_N, similarity_N), reason) in enumerate(ranks, start=1):
+            if not item:
+                break
+            nearest = [
+                dict(zip(("domain", "item_id"), names[events.item[event]], strict=True))
+                | {"similarity": round(cosine, 4)}
+                for event, cosine in zip(event_N, similarity_N, strict=True)
+                if event >= 0
+            ]
+            name = names[item]
+            lines.append(
+                Recommendation(
+                    rank=rank,
+                    domain=domain,
+                    item_id=name[1],
+                    title=self._titles.get(name),
+                    score=score,
+                    nearest=nearest,
+                    **vars(reason),
+                )
+            )
+        return lines
 
     def unknown(self, history: Sequence[Event]) -> list[tuple[str, str]]:
         """Return the items of a history that are not known."""
@@ -182,6 +210,11 @@ class Recommender:
         ]
         known = [(*row, self._index[row[2]]) for row in timed if row[2] in self._index]
         return sorted(known) if all(len(event) == 3 for event in history) else known  # noqa: PLR2004
+
+    @cached_property
+    def _names(self) -> list[tuple[str, str]]:
+        """Domain and item by ``item_index``."""
+        return [("", ""), *self._lister.model.vocabulary.table.select("domain", "item_id").rows()]
 
     @cached_property
     def _index(self) -> dict[tuple[str, str], int]:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 import torch
@@ -76,6 +78,41 @@ def rows_of(
     return frame.with_columns(reason, nearest)
 
 
+@dataclass(frozen=True)
+class Why:
+    """What carried a score, as the columns of ``recommendations`` say it."""
+
+    reason: str
+    decided_by: str
+    history: str | None
+    view: str | None
+
+
+def why_of(model: LoadedModel, states: UserStates, ranked: Ranked, columns: tuple[str, ...]) -> list[list[Why]]:
+    """Return what carried each score of some queries' lists; see ``rows_of``, which says the same of many."""
+    threads, views = ([None, *map(str, names)] for names in (Thread, ItemView))
+    history_Q = _largest(states.weight_Q3[torch.from_numpy(ranked.query_Q)]).tolist()
+    view_QK = _largest(model.items.weight_R3[ranked.item_QK.flatten()]).reshape(ranked.item_QK.shape).tolist()
+    domain = model.vocabulary.domain_of_item[ranked.item_QK[:, 0].numpy()].tolist()
+    found = []
+    for query, (history, view_K, column_K) in enumerate(
+        zip(history_Q, view_QK, ranked.column_QK.tolist(), strict=True)
+    ):
+        zero_shot = model.vocabulary.domains[domain[query]] in model.zero_shot_domains
+        found.append(
+            [
+                Why(
+                    _words(threads[1 + history], views[1 + view], columns[column], zero_shot=zero_shot),
+                    columns[column],
+                    threads[1 + history],
+                    views[1 + view],
+                )
+                for view, column in zip(view_K, column_K, strict=True)
+            ]
+        )
+    return found
+
+
 def _largest(share_R3: torch.Tensor) -> IntArray:
     """The place of each row's largest share; -1 where it has none."""
     share, place = share_R3.max(dim=1)
@@ -96,10 +133,7 @@ def _named(name: str, place_R: np.ndarray, words: tuple[str, ...]) -> pl.Series:
 def _reasons(frame: pl.DataFrame, zero_shot: set[str]) -> pl.Series:
     known = frame.select("domain", "history", "view", "decided_by").unique()
     texts = [
-        f"{ZERO_SHOT}{'no history either' if history is None else _reason(history, view, column)}"
-        if domain in zero_shot
-        else _reason(history, view, column)
-        for domain, history, view, column in known.rows()
+        _words(history, view, column, zero_shot=domain in zero_shot) for domain, history, view, column in known.rows()
     ]
     keys = ["domain", "history", "view", "decided_by"]
     joined = frame.join(
@@ -107,6 +141,12 @@ def _reasons(frame: pl.DataFrame, zero_shot: set[str]) -> pl.Series:
         maintain_order="left",
     )  # fmt: skip
     return joined["reason"]
+
+
+def _words(history: str | None, view: str | None, column: str, *, zero_shot: bool) -> str:
+    if not zero_shot:
+        return _reason(history, view, column)
+    return ZERO_SHOT + ("no history either" if history is None else _reason(history, view, column))
 
 
 def _reason(history: str | None, view: str | None, column: str) -> str:
