@@ -231,25 +231,46 @@ def expert_scores(
         chosen: which of them.
         domain: whose items.
     """
+    start, stop = memory.bounds[domain]
+    score_XQI = np.empty((len(column_names(experts)), len(chosen), stop - start), np.float32)
+    fill_expert_scores(score_XQI, memory, experts, events, queries, chosen, domain)
+    return torch.from_numpy(score_XQI)
+
+
+def fill_expert_scores(
+    out_XQI: FloatArray,
+    memory: Memory,
+    experts: Sequence[Expert],
+    events: Events,
+    queries: Queries,
+    chosen: IntArray,
+    domain: int,
+) -> None:
+    """Write what ``expert_scores`` returns into an array."""
     asked = Asked.of(events, queries, chosen)
     start, stop = memory.bounds[domain]
-    columns: list[FloatArray] = []
-    if Expert.POPULARITY in experts:
-        columns += popularity(memory, asked.time_s, domain)
-    if Expert.TRANSITIONS in experts:
-        columns.append(np.log(transitions(memory, asked, domain) + SMALLEST))
     profile = asked.profile(memory.bounds[-1][1])
+    column = 0
+    if Expert.POPULARITY in experts:
+        for share_QI in popularity(memory, asked.time_s, domain):
+            out_XQI[column] = share_QI
+            column += 1
+    if Expert.TRANSITIONS in experts:
+        np.log(transitions(memory, asked, domain) + SMALLEST, out=out_XQI[column])
+        column += 1
     if Expert.TITLE in experts:
-        columns.append((profile @ memory.title @ memory.title_of_domain[domain]).toarray())
+        (profile @ memory.title @ memory.title_of_domain[domain]).toarray(out=out_XQI[column])
+        column += 1
     if Expert.SEMANTICS in experts:
-        columns += [(profile @ memory.text[view]) @ memory.text[view][start:stop].T for view in View]
-    return torch.from_numpy(np.stack(columns) if columns else np.zeros((0, len(chosen), stop - start), np.float32))
+        for view in View:
+            np.matmul(profile @ memory.text[view], memory.text[view][start:stop].T, out=out_XQI[column])
+            column += 1
 
 
 def popularity(memory: Memory, time_s: IntArray, domain: int) -> list[FloatArray]:
     """Return, per half-life, the log share of each item among the domain's events strictly before each time."""
     if len(time_s) and time_s.min() > memory.last_s:
-        return [np.repeat(share, len(time_s), axis=0) for share in memory.last_popularity[domain]]
+        return [np.broadcast_to(share, (len(time_s), share.shape[1])) for share in memory.last_popularity[domain]]
     return _popularity(memory, time_s, domain)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from semacdr.model.config import Expert
-from semacdr.model.experts import Memory, column_names, expert_scores
+from semacdr.model.experts import Memory, column_names, fill_expert_scores
 from semacdr.model.gate import NUM_BUCKETS, ScoreGate, query_facts, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.vocabulary import Vocabulary
@@ -68,11 +68,13 @@ class FinalScorer:
     def scores(self, chosen: IntArray, domain: int) -> Float[Tensor, "columns queries items"]:
         """Return every column's scores of a domain's items."""
         start, stop = self.vocabulary.bounds[domain]
-        trained_QI = self.vector_QD[torch.from_numpy(chosen)] @ self.vector_RD[start:stop].T
-        if self.scoring is None:
-            return trained_QI[None]
-        expert_XQI = expert_scores(self.scoring.memory, self.scoring.experts, self.events, self.queries, chosen, domain)
-        return torch.cat([trained_QI[None], expert_XQI])
+        # One piece of memory for all columns: putting them together afterwards would cost as much as most of them.
+        score_XQI = torch.empty(len(self.columns), len(chosen), stop - start)
+        torch.mm(self.vector_QD[torch.from_numpy(chosen)], self.vector_RD[start:stop].T, out=score_XQI[0])
+        if self.scoring is not None:
+            memory, experts = self.scoring.memory, self.scoring.experts
+            fill_expert_scores(score_XQI[1:].numpy(), memory, experts, self.events, self.queries, chosen, domain)
+        return score_XQI
 
     def final(self, score_XQI: Tensor, chosen: IntArray, domain: int) -> Float[Tensor, "queries items"]:
         """Return the final scores, from the columns'."""
