@@ -25,7 +25,7 @@ _HISTORIES = {
 }
 _VIEWS = {ItemView.AGNOSTIC: "agnostic text", ItemView.SPECIFIC: "specific text", ItemView.ID: "ID"}
 _EXPERTS = {
-    **{f"popularity_{days}": f"many took it in the last {days} days" for days in HALF_LIVES_DAYS},
+    **{f"popularity_{days}": f"many took it in the last {days} days that the model knows" for days in HALF_LIVES_DAYS},
     "transitions": "it often follows what was taken last",
     "title": "its title is like those of what was taken last",
     "specific": "its specific text is like those of what was taken last",
