@@ -42,6 +42,15 @@ class Scoring:
         return cls(experts=experts, memory=memory, gate=gate, bucket=support_bucket(support))
 
     @cached_property
+    def share_IB(self) -> tuple[Tensor, ...]:  # noqa: N802 (the shape)
+        """Of each domain, the share of each item in the mean of those of its bucket: [items, buckets]."""
+        shares = []
+        for start, stop in self.memory.bounds:
+            of_bucket_IB = torch.nn.functional.one_hot(torch.from_numpy(self.bucket[start:stop]), NUM_BUCKETS).float()
+            shares.append(of_bucket_IB / of_bucket_IB.sum(dim=0).clamp(min=1))
+        return tuple(shares)
+
+    @cached_property
     def zero_shot_N(self) -> npt.NDArray[np.bool_]:  # noqa: N802 (the shape)
         """Which domains no event of the fit lies in."""
         return np.array([not self.bucket[start:stop].any() for start, stop in self.memory.bounds])
@@ -105,9 +114,9 @@ class FinalScorer:
             return at_XQK - score_XQI.mean(dim=2, keepdim=True)
         start, stop = self.vocabulary.bounds[domain]
         bucket_I = torch.from_numpy(self.scoring.bucket[start:stop])
-        share_IB = torch.nn.functional.one_hot(bucket_I, NUM_BUCKETS).to(score_XQI.dtype)
-        share_IB /= share_IB.sum(dim=0).clamp(min=1)
-        mean_XQK = (score_XQI @ share_IB).gather(2, bucket_I[index_QK].expand(len(score_XQI), -1, -1))
+        mean_XQK = (score_XQI @ self.scoring.share_IB[domain]).gather(
+            2, bucket_I[index_QK].expand(len(score_XQI), -1, -1)
+        )
         gate = self.scoring.gate
         weight_XQ1 = gate.weights(self._facts[torch.from_numpy(chosen)]).T[:, :, None]
         return (weight_XQ1 + gate.by_support[:, bucket_I[index_QK]]) * (at_XQK - mean_XQK)
