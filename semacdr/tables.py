@@ -306,7 +306,7 @@ class TargetRanks(Table):
 
 
 class Recommendations(Table):
-    """One row per user, domain and rank; items of the user's history are left out."""
+    """One row per user, domain and rank; items of the user's history are left out (``repeat_after_days``)."""
 
     sort_order = ("user_id", "domain", "rank")
 
@@ -318,7 +318,19 @@ class Recommendations(Table):
     trained_score = dy.Float64(
         nullable=True, description="of the vectors alone; `score` is what the gate makes of it and the experts' scores"
     )
-    reason = dy.String(description="the history and the view that carried most weight")
+    reason = dy.String(description="in words: which score decided; of the trained one, which history and view")
+    decided_by = dy.String(
+        nullable=True,
+        description="the score that lifts the item most above the mean one of like support: trained, or an expert's",
+    )
+    history = dy.String(nullable=True, description="target, source or mixed: most weight in the user's vector")
+    view = dy.String(nullable=True, description="agnostic, specific or id: most weight in the item's vector")
+    nearest = dy.List(
+        dy.Struct({"domain": dy.String(), "item_id": dy.String(), "similarity": dy.Float64()}),
+        nullable=True,
+        description="of each domain the user's past item nearest to this one, by cosine of their fused vectors",
+    )
+    as_of_s = dy.Int64(nullable=True, description="the moment that the list was made for: seconds since 1970-01-01 UTC")
 
 
 class UserVectors(Table):
@@ -347,6 +359,23 @@ class ItemVectors(Table):
     weight_id = dy.Float64(description="share of the ID; 0 for an item that training never saw")
 
 
+class GateChecks(Table):
+    """One row per check of a candidate for production, and domain (``all``: of the whole; an index is its own)."""
+
+    sort_order = ("artifact", "check", "domain")
+
+    artifact = dy.String(primary_key=True, description="checkpoint, index or recommendations")
+    check = dy.String(primary_key=True, description="ndcg_10, recall_10, full_lists, ...")
+    domain = dy.String(primary_key=True, description="of the targets, users or items; `<domain>/<view>` of an index")
+    candidate = dy.String(description="version of the artifact that is judged")
+    production = dy.String(nullable=True, description="version that it is compared with; null: there is none")
+    value = dy.Float64(nullable=True, description="the candidate's")
+    production_value = dy.Float64(nullable=True, description="production's; null where it is not compared")
+    bound = dy.Float64(nullable=True, description="what the value must not be below (above, for failure_share)")
+    passed = dy.Bool(description="false: the artifact does not go into production by itself")
+    reason = dy.String(description="value and bound in words")
+
+
 TABLES: dict[str, dict[str, type[Table]]] = {
     "interactions": {"interactions": Interactions},
     "items": {"items": Items},
@@ -360,6 +389,7 @@ TABLES: dict[str, dict[str, type[Table]]] = {
     "recommendations": {"recommendations": Recommendations},
     "user_vectors": {"user_vectors": UserVectors},
     "item_vectors": {"item_vectors": ItemVectors},
+    "gate": {"gate_checks": GateChecks},
 }
 """Artifact -> its tables. A table ``t`` is ``t.parquet``, or the Parquet files below ``t/``."""
 
@@ -379,6 +409,7 @@ CONTRACT_VERSIONS: dict[str, int] = {
     "recommendations": 1,
     "user_vectors": 1,
     "item_vectors": 1,
+    "gate": 1,
 }
 """Artifact -> the version of its tables' contract, which its manifest keeps.
 

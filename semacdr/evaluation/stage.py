@@ -15,6 +15,7 @@ from semacdr.evaluation.baselines import RECENT_DAYS, SECONDS_PER_DAY, popularit
 from semacdr.evaluation.metrics import COVERAGE_AT, MACRO, coverage_values, groups_of, metric_values
 from semacdr.manifest import Facts
 from semacdr.model.checkpoint import LoadedModel, load_checkpoint
+from semacdr.model.growth import grow
 from semacdr.model.histories import PART_CODE, Events, Queries, queries_of_targets, read_events
 from semacdr.model.ranking import Scorer, rank_targets
 from semacdr.progress import Progress
@@ -42,7 +43,8 @@ def evaluate(
     those of the last ``RECENT_DAYS`` before it.
 
     Args:
-        inputs: folders of ``interactions``, ``items``, ``sequences`` and ``checkpoint``.
+        inputs: folders of ``interactions``, ``items``, ``sequences`` and ``checkpoint``; with what ``grow`` takes,
+            it learns of items that are newer than it.
         output: an empty folder.
         seed: of the training run, and of the permutation that breaks ties.
         progress: where models are reported.
@@ -65,7 +67,10 @@ def evaluate(
 
 def _evaluate(inputs: Mapping[str, Path], output: Path, seed: int, progress: Progress) -> Facts:
     loaded = load_checkpoint(inputs["checkpoint"])
-    loaded.check_items(_read(inputs["items"], "items", ["domain", "item_id"]))
+    items = _read(inputs["items"], "items", ["domain", "item_id", "title"])
+    if "trained_items" in inputs:
+        loaded = grow(loaded, items, inputs).model
+    loaded.check_items(items)
     events = read_events(inputs["sequences"], loaded.vocabulary)
     queries = queries_of_targets(events, Part.TEST)
     if len(queries) == 0:

@@ -13,6 +13,7 @@ Nothing is pickled.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ class LoadedModel:
         """Return what scores a domain's items for some of the queries; ``states`` saves computing them again."""
         states = states or self.user_states(events, queries)
         return FinalScorer(states.vector_QD, self.items.vector_RD, events, queries, self.vocabulary, self.scoring)
+
+    @cached_property
+    def zero_shot_domains(self) -> tuple[str, ...]:
+        """Domains that no training event lies in."""
+        support = self.model.items.support_I1
+        bounds = zip(self.vocabulary.domains, self.vocabulary.bounds, strict=True)
+        return tuple(domain for domain, (start, stop) in bounds if not support[start:stop].any())
 
     def check_items(self, items: pl.DataFrame) -> None:
         """Refuse an ``items`` table with other items than the model's.
