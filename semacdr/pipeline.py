@@ -5,8 +5,8 @@
     items, interactions ─semantics─▶ semantics            two texts an item, by an LLM behind a vLLM server
     semantics, sequences ─embeddings─▶ embeddings         vectors and their whitening
     embeddings ─index─▶ index                             one FAISS file per domain and view
-    sequences, items, embeddings ─training─▶ checkpoint
-    checkpoint, sequences, items, interactions ─evaluation─▶ evaluation
+    sequences, items, embeddings ─training─▶ checkpoint    semantics, too: the leak linter asks who got a text
+    checkpoint, sequences, items ─evaluation─▶ evaluation
     checkpoint, sequences, items ─recommendations─▶ recommendations, user_vectors, item_vectors
 
 A stage is a plain function that reads artifacts and writes files. ``run_stage`` around it decides whether it has to run
@@ -165,6 +165,7 @@ def _evaluation(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
     from semacdr import evaluation
 
     return evaluation.evaluate(
+        context.dataset.split.protocol,
         {name: artifact.path for name, artifact in inputs.items()},
         draft.folders["evaluation"],
         context.dataset.training.seed,
@@ -225,19 +226,19 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="training",
-        inputs=("sequences", "items", "embeddings"),
+        inputs=("sequences", "items", "embeddings", "semantics"),
         outputs=("checkpoint",),
         config=_sections("training"),
         run=_training,
-        revision=2,
+        revision=3,
     ),
     Stage(
         name="evaluation",
-        inputs=("checkpoint", "sequences", "items", "interactions"),
+        inputs=("checkpoint", "sequences", "items"),
         outputs=("evaluation",),
         config=lambda dataset: {"seed": dataset.training.seed},
         run=_evaluation,
-        revision=2,
+        revision=3,
     ),
     Stage(
         name="recommendations",

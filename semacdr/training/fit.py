@@ -17,7 +17,7 @@ from torch import Tensor
 from semacdr.errors import DataError
 from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import Agreement, near_duplicates, uniformity
-from semacdr.model.histories import Events, HistoryBatch
+from semacdr.model.histories import Events, HistoryBatch, Visibility
 from semacdr.model.item_encoder import Catalogue, ItemVectors, centred
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
 from semacdr.model.semacdr import SECONDS_PER_DAY, SemaCdrModel, UserStates
@@ -42,6 +42,7 @@ class FitInputs:
     events: Events
     """Only those that this fit may see."""
     max_length: int
+    visibility: Visibility = Visibility.EARLIER_IN_TIME
 
 
 def catalogue_of(inputs: FitInputs) -> Catalogue:
@@ -103,7 +104,7 @@ class Fit:
         self._events = inputs.events.relabelled(row_of_item)
         edges = [int(np.searchsorted(visible, start)) for start, _ in inputs.vocabulary.bounds] + [len(visible)]
         self._bounds = list(pairwise(edges))
-        self._windows = training_windows(self._events, inputs.max_length)
+        self._windows = training_windows(self._events, inputs.max_length, inputs.visibility)
         self._weight = torch.from_numpy(position_weights(self._events, inputs.config.half_life))
         both = inputs.text[View.AGNOSTIC].present_I1 & inputs.text[View.SPECIFIC].present_I1
         self._with_both_texts_V = both[self._visible_V]
