@@ -319,6 +319,7 @@ class TargetRanks(Table):
     item_id = dy.String(description="the target")
     rank = dy.Int64(min=1, description="1 is best; ties stand in a seeded order")
     num_candidates = dy.Int64(min=1, description="items that were ranked, the target among them")
+    groups = dy.List(dy.String(), nullable=True, description="groups that the target is in, `all` left out")
 
 
 class Recommendations(Table):

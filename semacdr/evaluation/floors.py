@@ -8,8 +8,8 @@
     hybrid              transitions and title
     ease                linear item-to-item weights in closed form (``ease.py``)
 
-Each is fitted on the fit's events and ignores when a query is asked, as its rivals in papers do. A tie of ``transitions``, ``title`` and
-``hybrid`` is broken by popularity, far below any score of theirs.
+Each is fitted on the fit's events and ignores when a query is asked, as its rivals in papers do. Popularity, far below
+any score of theirs, breaks ties of ``transitions``, ``title`` and ``hybrid``.
 """
 
 # Shapes: Q queries, I items of one domain, M recent items.

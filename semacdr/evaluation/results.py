@@ -31,9 +31,7 @@ class Run:
 def rank(task: Task, model: str, seed: int, scorer: Scorer) -> Run:
     """Rank a task's targets; the seed breaks ties."""
     keep = RANKS_KEPT[task.setting.candidates]
-    ranks = rank_targets(
-        scorer, task.events, task.queries, task.vocabulary, seed=seed, keep=keep, among_QC=task.among_QC
-    )
+    ranks = rank_targets(scorer, task.events, task.queries, task.vocabulary, seed=seed, keep=keep, among_QC=task.among)
     return Run(model, seed, ranks)
 
 
@@ -65,6 +63,9 @@ def metric_rows(task: Task, run: Run) -> pl.DataFrame:
 def rank_rows(task: Task, run: Run) -> pl.DataFrame:
     """Return a run's rows of the table ``evaluation_ranks``."""
     item_ids = task.vocabulary.table["item_id"]
+    masks = groups_of(task.events, task.queries, task.fit_events.support(task.vocabulary.num_items))
+    names = [name for name in masks if name != "all"]
+    groups = [[name for name in names if masks[name][query]] for query in range(len(task.queries))]
     return _targets(task).select(
         model=pl.lit(run.model),
         seed=pl.lit(run.seed, pl.Int64),
@@ -73,6 +74,7 @@ def rank_rows(task: Task, run: Run) -> pl.DataFrame:
         item_id=item_ids.gather(task.queries.item - 1),
         rank=pl.Series(run.ranks.rank),
         num_candidates=pl.Series(run.ranks.num_candidates),
+        groups=pl.Series(groups, dtype=pl.List(pl.String)),
     )
 
 

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 BASELINES = ("popularity", "recent-popularity")
 
 
-def evaluate(  # noqa: PLR0913, PLR0917 (a stage: its config, inputs, output and surroundings)
+def evaluate(
     protocol: Protocol,
     inputs: Mapping[str, Path],
     output: Path,
@@ -66,7 +66,7 @@ def _evaluate(protocol: Protocol, inputs: Mapping[str, Path], output: Path, seed
     task = Task(setting, loaded.vocabulary, items, read_events(inputs["sequences"], loaded.vocabulary))
     leaks = [
         *check_split(task.vocabulary, task.events, task.fit_events, task.visibility, setting.fit),
-        check_candidates(task.events, task.queries, task.vocabulary, task.among_QC),
+        check_candidates(task.events, task.queries, task.vocabulary, task.among),
     ]
     chosen = {name: choose(name, task, seed).choice for name in BASELINES}
     scorers: dict[str, Scorer] = {loaded.config.preset: loaded.scorer(task.events, task.queries)}

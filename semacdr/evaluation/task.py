@@ -71,7 +71,7 @@ class Task:
         return queries
 
     @cached_property
-    def among_QC(self) -> IntArray | None:
+    def among(self) -> IntArray | None:
         """The drawn candidates beside each target; None: all items.
 
         Raises:

@@ -70,7 +70,7 @@ def text_finding(written: WrittenTexts, support_I1: IntArray, targets: IntArray)
 
 
 def _z(is_written: npt.NDArray[np.bool_], is_asked: npt.NDArray[np.bool_], stratum: IntArray) -> float:
-    """Standard deviations by which written items are asked for more often than others of their stratum; -1: left out."""
+    """Standard deviations by which written items are asked for more often than others of their stratum (-1: none)."""
     kept = stratum >= 0
     place = np.unique(stratum[kept], return_inverse=True)[1]
     size = np.bincount(place).astype(np.float64)

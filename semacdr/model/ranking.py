@@ -36,7 +36,7 @@ class Ranks:
     """``item_index`` of the first candidates of each query, 0 where there are fewer; None when not asked for."""
 
 
-def rank_targets(  # noqa: PLR0913 (what is ranked, and how)
+def rank_targets(
     scorer: Scorer,
     events: Events,
     queries: Queries,

@@ -56,7 +56,8 @@ def train(
 
     The fit ``train`` sees events of part train only and stops early on validation, where the score gate is fitted too;
     the fit ``refit`` starts anew on training and validation events for as many epochs as were best, keeps the gate,
-    and is what is saved, unless the other is asked for. Nothing is trained on what the leak linter refuses. Bit-equal for one seed and number of threads on a CPU, also when it was killed on the way.
+    and is what is saved, unless the other is asked for. What the leak linter refuses is not trained on. Bit-equal for
+    one seed and number of threads on a CPU, also when it was killed on the way.
     In a process group each process trains on its share of every batch, and the first one writes.
 
     Args:

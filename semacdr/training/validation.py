@@ -20,7 +20,7 @@ CUT = 10
 
 
 class Validation:
-    """Scores models on the validation targets; test events are cut off first, so that nothing chosen here can see them."""
+    """Scores models on the validation targets; test events are cut off first, out of reach of all that is chosen."""
 
     def __init__(self, inputs: FitInputs, events: Events, seed: int) -> None:
         self.inputs = inputs

@@ -1,8 +1,8 @@
 import numpy as np
 import polars as pl
 import pytest
-
 from semacdr.evaluation.baselines import popularity
+
 from semacdr.evaluation.metrics import coverage_values, groups_of, metric_values
 from semacdr.model.histories import Events, events_of, queries_of_targets
 from semacdr.model.vocabulary import Vocabulary
