@@ -104,7 +104,7 @@ def _recent_popularity(task: Task, choice: Choice, seed: int) -> Scorer:
     return _same_for_all(recent_counts(task.fit_events, task.vocabulary.num_items, choice["days"]), task.vocabulary)
 
 
-def recent_counts(events: Events, num_items: int, days: float) -> IntArray:
+def recent_counts(events: Events, num_items: int, days: int) -> IntArray:
     """Return the events of each item, by ``item_index``, in the last days up to the last event."""
     recent = events.time_s > int(events.time_s.max(initial=0)) - days * SECONDS_PER_DAY
     return np.bincount(events.item[recent], minlength=num_items + 1).astype(np.int64)
@@ -211,7 +211,7 @@ FLOORS: Mapping[str, Floor] = {
     "recent-popularity": Floor(_recent_popularity, {"days": (7, 30, 180)}),
     "transitions": Floor(
         _transitions,
-        {"window": (5,), "gap_decay": (0.5, 0.8), "half_life": (None, 7, 30), "recent": (5, 10)},
+        {"window": (5,), "gap_decay": (0.5, 0.8), "half_life": (None, 7.0, 30.0), "recent": (5, 10)},
     ),
     "title": Floor(_title, {"recent": (5, 10), "age_decay": (0.8, 1.0)}),
     "hybrid": Floor(_hybrid, {"title_weight": (0.1, 0.3, 1.0, 3.0)}, parts=("transitions", "title")),

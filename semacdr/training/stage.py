@@ -97,11 +97,10 @@ def train(
         "torch_threads": num_threads,
         "max_length": fit_inputs.max_length,
         "validation_trained_alone": {"ndcg_10": found.best.ndcg_10, "hr_10": found.best.hr_10},
-        "leaks": leaks,
     }
     facts = Facts(
         rows_in=events.num_users,
-        details=details,
+        details={**details, "leaks": leaks},
         metrics={"ndcg_10": score.ndcg_10, "hr_10": score.hr_10},
         seed=config.seed,
     )
@@ -165,16 +164,17 @@ def _fit_inputs(config: Training, split: Split, inputs: Mapping[str, Path]) -> t
 
 
 def _lint(inputs: FitInputs, events: Events, folders: Mapping[str, Path], seed: int) -> list[dict[str, str]]:
-    """Return what the leak linter found, for the manifest."""
+    """Return what the leak linter found, for the manifest; texts that the model does not read are let be."""
+    texts = inputs.config.reads_texts
     findings = lint(
         inputs.vocabulary,
         events,
         fit_events=inputs.events,
         selection_events=Validation(inputs, events, seed).events,
         visibility=inputs.visibility,
-        embeddings=folders["embeddings"],
+        embeddings=folders["embeddings"] if texts else None,
         text=inputs.text,
-        written=written_texts(folders["semantics"], inputs.vocabulary) if "semantics" in folders else None,
+        written=written_texts(folders["semantics"], inputs.vocabulary) if texts and "semantics" in folders else None,
     )
     return as_json(findings)
 
