@@ -21,7 +21,7 @@ from semacdr.tables import FitOn, Part, View
 log = structlog.get_logger()
 
 CORE_AT_LEAST = 3
-"""A log in which nobody and nothing has fewer events was filtered: real ones have many with one."""
+"""A log in which no user, or no item, has fewer events was filtered: real ones have many with one."""
 
 
 class Verdict(StrEnum):
@@ -168,7 +168,7 @@ def _core(vocabulary: Vocabulary, events: Events) -> Finding:
     counts = np.diff(events.offsets)
     least_user = int(counts[counts > 0].min(initial=np.iinfo(np.int64).max))
     found = f"over the whole log every item has at least {least_item} events and every user {least_user}"
-    if min(least_item, least_user) < CORE_AT_LEAST:
+    if max(least_item, least_user) < CORE_AT_LEAST:
         return Finding("core", Verdict.OK, found)
     return Finding("core", Verdict.WARNING, f"{found}: it was filtered with knowledge of what comes after the cut")
 

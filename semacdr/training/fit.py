@@ -170,7 +170,7 @@ class Fit:
             dist.all_reduce(loss)
         return float(loss)
 
-    def _negatives(self) -> Iterator[Int[Tensor, " negatives"]]:
+    def _negatives(self) -> Iterator[Int[Tensor, " _"]]:
         """Yield, for each domain, the visible items (from 0) that stand against the targets."""
         config = self.inputs.config
         for start, stop in self._bounds:
@@ -181,7 +181,7 @@ class Fit:
                 yield torch.from_numpy(self.rng.choice(size, config.negatives, replace=False)).long() + start
 
     def _encode(
-        self, histories: HistoryBatch, target_Q: Int[Tensor, " queries"], negatives: list[Int[Tensor, " negatives"]]
+        self, histories: HistoryBatch, target_Q: Int[Tensor, " queries"], negatives: list[Int[Tensor, " _"]]
     ) -> Step:
         wanted_V = torch.zeros(len(self._visible_V) + 1, dtype=torch.bool)
         wanted_V[histories.item_BL.flatten()] = True
@@ -208,7 +208,7 @@ class Fit:
         histories: HistoryBatch,
         target_Q: Int[Tensor, " queries"],
         weight_Q: Float[Tensor, " queries"],
-        negatives: list[Int[Tensor, " negatives"]],
+        negatives: list[Int[Tensor, " _"]],
     ) -> Tensor:
         vector_RD = step.items.vector_RD
         target_QD = vector_RD[step.row_of_V[target_Q] - 1]
