@@ -32,7 +32,9 @@ from semacdr.tables import Candidates, FitOn
 SETTINGS = ("gts/full/refit", "loo/full/train", "loo/sampled-999/train")
 ROWS = (
     "random", "popularity", "recent-popularity", "transitions", "title", "hybrid", "ease",
-    "sasrec-target", "sasrec-mixed", "semacdr:no-texts", "semacdr",
+    "sasrec-target", "sasrec-mixed", "esasrec", "sasrec-text",
+    "llm4cdsr-like", "tri-cdr-like", "abxi-like", "c2dsr-like",
+    "semacdr:no-texts", "semacdr",
 )  # fmt: skip
 QUICK_ROWS = ("random", "popularity", "recent-popularity", "sasrec-target", "semacdr")
 BARS = {

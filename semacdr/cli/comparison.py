@@ -44,7 +44,7 @@ def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _SEEDS = click.option("--seeds", type=int, default=5, show_default=True, help="How many: of training, and of ties.")
-_MODEL = click.option("--model", default="semacdr", show_default=True, help="A preset, or preset:switch.")
+_MODEL = click.option("--model", default="semacdr", show_default=True, help="A preset, or preset:switch:...")
 
 
 @click.command()

@@ -1,7 +1,7 @@
-"""What can stand in a table: a floor, a preset, or a preset with one thing switched, named ``preset:switch``."""
+"""What can stand in a table: a floor, a preset, or a preset with things switched, named ``preset:switch:...``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -101,13 +101,13 @@ def find_row(name: str, overrides: Mapping[str, Any] | None = None) -> Row:
     """Return the row of a name.
 
     Args:
-        name: a floor, a preset, or ``preset:switch``.
-        overrides: fields of the preset, under the switch's.
+        name: a floor, a preset, or ``preset:switch:...``; a later switch goes over an earlier one.
+        overrides: fields of the preset, under the switches'.
 
     Raises:
         ConfigError: nothing is called that, or the overrides are impossible.
     """
-    base, _, switched = name.partition(":")
+    base, *switched = name.split(":")
     if base in FLOORS:
         if switched or overrides:
             raise ConfigError(f"{name}: a floor has no switches and no overrides", do=f"say {base}")
@@ -116,9 +116,16 @@ def find_row(name: str, overrides: Mapping[str, Any] | None = None) -> Row:
         raise ConfigError(
             f"no model {base!r}", expected=close_names(base, known_rows()), do="name a floor, a preset or preset:switch"
         )
-    if switched and switched not in SWITCHES:
-        raise ConfigError(f"{name}: no switch {switched!r}", expected=close_names(switched, SWITCHES))
-    switch = SWITCHES.get(switched, Switch())
-    values = {**(overrides or {}), **switch.overrides}
-    load_preset(base, values)
-    return Row(name, base, values, switch.source, switch.texts)
+    row = Row(name, base, overrides or {})
+    for one in switched:
+        if one not in SWITCHES:
+            raise ConfigError(f"{name}: no switch {one!r}", expected=close_names(one, SWITCHES))
+        switch = SWITCHES[one]
+        row = replace(
+            row,
+            overrides={**row.overrides, **switch.overrides},
+            source=row.source if switch.source is Source.REAL else switch.source,
+            texts=row.texts if switch.texts is Texts.GIVEN else switch.texts,
+        )
+    load_preset(base, row.overrides)
+    return row
