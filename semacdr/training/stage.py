@@ -14,7 +14,7 @@ import torch
 
 from semacdr.dataset import Split, Training
 from semacdr.errors import DataError
-from semacdr.leaks import as_json, lint, written_texts
+from semacdr.leaks import as_json, check_split, lint, written_texts
 from semacdr.manifest import Facts
 from semacdr.model.checkpoint import save_checkpoint
 from semacdr.model.config import load_preset
@@ -81,6 +81,7 @@ def train(
         history = found.history
         if fit is FitOn.REFIT:
             fitted = Fit(replace(fit_inputs, events=events.up_to(fit.last_part)), config.seed)
+            check_split(vocabulary, events, fitted.inputs.events, fit_inputs.visibility, fit)
             plan = replace(_plan("refit", output, run), max_epochs=found.best_epoch)
             history = history + fit_to_end(fitted, plan, None, progress).history
         num_threads = torch.get_num_threads()

@@ -167,6 +167,12 @@ def test_find_row_of_an_unknown_name_is_refused(name: str, message: str):
         find_row(name)
 
 
+def test_find_row_takes_several_switches():
+    row = find_row("semacdr:no-texts:alone", {"dim": 16})
+    assert (row.overrides["views"], row.overrides["dim"], row.source) == (["id"], 16, Source.ALONE)
+    assert row.slug == "semacdr-no-texts-alone"
+
+
 def test_every_switch_makes_a_model_that_can_be():
     for switch in SWITCHES:
         row = find_row(f"semacdr:{switch}")
@@ -175,7 +181,9 @@ def test_every_switch_makes_a_model_that_can_be():
     assert not set(FLOORS) & set(preset_names())
 
 
-def test_commands_print_tables_and_refuse_what_is_unknown(context: Context, toy_store: tuple[object, object, Path]):
+def test_commands_print_tables_and_refuse_what_is_unknown(
+    context: Context, toy_store: tuple[object, object, Path], tmp_path: Path
+):
     folder = toy_store[2]
     runner = CliRunner(env={"SEMACDR_CACHE": str(folder / "cache"), "SEMACDR_THREADS": "1"})
     toml, store = str(folder / "toy.toml"), ["--store", str(folder / "store")]
@@ -195,3 +203,12 @@ def test_commands_print_tables_and_refuse_what_is_unknown(context: Context, toy_
     unknown = runner.invoke(main, ["evaluate", toml, *store, "--model", "semacdrr"])
     assert unknown.exit_code == 2
     assert "did you mean 'semacdr'" in unknown.output
+    for arguments, shown in (
+        (["transfer", toml, "--seeds", "1"], "semacdr:source-unrelated"),
+        (["ablate", toml, "--seeds", "1", "--switch", "no-experts"], "semacdr:no-experts"),
+        (["evaluate", toml, "--model", "title", "--seeds", "1", "--predictions", str(tmp_path)], "title"),
+        (["score", toml, str(tmp_path / "title-seed-0.parquet"), "--name", "mine"], "mine"),
+    ):
+        done = runner.invoke(main, [*arguments, *store])
+        assert done.exit_code == 0, done.output
+        assert shown in done.output
