@@ -107,9 +107,21 @@ class Filters(Frozen):
         return int(datetime.combine(self.until + timedelta(days=1), time.min, UTC).timestamp())
 
 
-class Split(Frozen):
-    """The global temporal split (protocol ``gts``): two cuts through the times of all events."""
+class Protocol(StrEnum):
+    """How a log is split, and with it what the history of a target may hold; results of two never share a table."""
 
+    GTS = "gts"
+    """Global temporal split: two cuts through the times of all events; histories hold strictly earlier events."""
+    LOO = "loo"
+    """Leave-one-out: each user's last event is test, the one before validation; histories hold all events before the
+    target in the order of time, domain, item. For comparison with papers only: others' later events are trained on."""
+
+
+class Split(Frozen):
+    """How events are split into training, validation and test."""
+
+    protocol: Protocol = Protocol.GTS
+    """``gts``, or ``loo``, which needs no quantiles."""
     validation_quantile: float = Field(default=0.8, gt=0, lt=1)
     """Quantile (lower) of all event times from which validation targets are taken."""
     test_quantile: float = Field(default=0.9, gt=0, lt=1)

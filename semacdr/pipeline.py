@@ -5,8 +5,8 @@
     items, interactions ─semantics─▶ semantics            two texts an item, by an LLM behind a vLLM server
     semantics, sequences ─embeddings─▶ embeddings         vectors and their whitening
     embeddings ─index─▶ index                             one FAISS file per domain and view
-    sequences, items, embeddings ─training─▶ checkpoint
-    checkpoint, sequences, items, interactions, embeddings ─evaluation─▶ evaluation
+    sequences, items, embeddings ─training─▶ checkpoint    semantics, too: the leak linter asks who got a text
+    checkpoint, sequences, items, embeddings ─evaluation─▶ evaluation
     checkpoint, sequences, items, embeddings ─recommendations─▶ recommendations, user_vectors, item_vectors
     checkpoint, index, recommendations and what tells of them ─gate─▶ gate, and with it the alias production
 
@@ -213,6 +213,7 @@ def _evaluation(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
     from semacdr import evaluation
 
     return evaluation.evaluate(
+        context.dataset.split.protocol,
         _grown_from(context, inputs),
         draft.folders["evaluation"],
         context.dataset.training.seed,
@@ -342,20 +343,20 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="training",
-        inputs=("sequences", "items", "embeddings"),
+        inputs=("sequences", "items", "embeddings", "semantics"),
         outputs=("checkpoint",),
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=2,
+        revision=3,
     ),
     Stage(
         name="evaluation",
-        inputs=("checkpoint", "sequences", "items", "interactions", "embeddings"),
+        inputs=("checkpoint", "sequences", "items", "embeddings"),
         outputs=("evaluation",),
         config=lambda dataset: {"seed": dataset.training.seed},
         run=_evaluation,
-        revision=2,
+        revision=3,
     ),
     Stage(
         name="recommendations",

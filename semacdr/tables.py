@@ -55,11 +55,34 @@ class AuditRule(StrEnum):
 
 
 class Part(StrEnum):
-    """The place of an event in the global temporal split."""
+    """The place of an event in the split."""
 
     TRAIN = "train"
     VALIDATION = "validation"
     TEST = "test"
+
+
+class FitOn(StrEnum):
+    """What a tested model was fitted on; a part of the protocol, for it matters more than most models do."""
+
+    TRAIN = "train"
+    """Training events only."""
+    REFIT = "refit"
+    """Training and validation events, every choice frozen from the fit ``train``."""
+
+    @property
+    def last_part(self) -> Part:
+        """The latest events that the fit may see."""
+        return Part.TRAIN if self is FitOn.TRAIN else Part.VALIDATION
+
+
+class Candidates(StrEnum):
+    """What a target is ranked among."""
+
+    FULL = "full"
+    """Every item of its domain, cold ones included, less the user's history."""
+    SAMPLED_999 = "sampled-999"
+    """The target and 999 items of its domain that the user never touches; only beside published numbers."""
 
 
 class Vector(dy.Any):
@@ -148,8 +171,10 @@ class Sequences(Table):
     domains = dy.List(dy.String(), min_length=1, description="of each event")
     item_ids = dy.List(dy.String(), min_length=1, description="of each event")
     timestamps_s = dy.List(dy.Int64(), min_length=1, description="seconds since 1970-01-01 UTC, never decreasing")
-    parts = dy.List(dy.String(), description="train, validation or test, by the global temporal split")
-    is_target = dy.List(dy.Bool(), description="the first event of the user in its domain and part, train left out")
+    parts = dy.List(dy.String(), description="train, validation or test, as `split.protocol` says")
+    is_target = dy.List(
+        dy.Bool(), description="what is asked for: the user's first in its domain and part, train left out"
+    )
 
     @dy.rule()
     def lists_of_one_length(cls) -> pl.Expr:  # noqa: N805
@@ -280,10 +305,12 @@ class Steps(Table):
 class Metrics(Table):
     """One row per metric of a model in a domain (``macro``: mean over domains) and group of targets."""
 
-    model = dy.String(primary_key=True, description="a preset, or a baseline such as popularity")
-    protocol = dy.String(primary_key=True, description="gts: the global temporal split")
-    candidates = dy.String(primary_key=True, description="full: every item of the target's domain but the history's")
-    fit = dy.String(primary_key=True, description="refit: on training and validation events")
+    model = dy.String(primary_key=True, description="a preset, a floor such as popularity, or an ablation of a preset")
+    protocol = dy.String(primary_key=True, description="gts: the global temporal split; loo: leave-one-out")
+    candidates = dy.String(
+        primary_key=True, description="full: all of the domain but the history; sampled-999: drawn ones"
+    )
+    fit = dy.String(primary_key=True, description="train: on training events; refit: on validation events, too")
     part = dy.Enum(Part, primary_key=True, description="where the targets lie")
     seed = dy.Int64(primary_key=True, description="of the training run and of the order of ties")
     domain = dy.String(primary_key=True, description="of the targets, or macro")
@@ -296,13 +323,14 @@ class Metrics(Table):
 class TargetRanks(Table):
     """One row per model and target: the rank it was given among all candidates."""
 
-    model = dy.String(primary_key=True, description="a preset, or a baseline such as popularity")
+    model = dy.String(primary_key=True, description="a preset, a floor such as popularity, or an ablation of a preset")
     seed = dy.Int64(primary_key=True, description="of the training run and of the order of ties")
     user_id = dy.String(primary_key=True, description=_USER)
     domain = dy.String(primary_key=True, description=_DOMAIN)
     item_id = dy.String(description="the target")
     rank = dy.Int64(min=1, description="1 is best; ties stand in a seeded order")
     num_candidates = dy.Int64(min=1, description="items that were ranked, the target among them")
+    groups = dy.List(dy.String(), nullable=True, description="groups that the target is in, `all` left out")
 
 
 class Recommendations(Table):

@@ -10,6 +10,7 @@ import click
 from semacdr import __version__
 from semacdr.cli.aliases import promote, rollback
 from semacdr.cli.artifacts import artifacts, diff, lineage, show
+from semacdr.cli.comparison import ablate, compare_, evaluate, score_, transfer
 from semacdr.cli.pipeline import doctor, run, tune
 from semacdr.cli.query import sql
 from semacdr.cli.recommend import recommend
@@ -21,6 +22,7 @@ from semacdr.logs import configure_logging
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Make": (run, semantics, tune, doctor),
     "Serve": (recommend,),
+    "Compare": (evaluate, compare_, ablate, transfer, score_),
     "Look": (artifacts, show, diff, lineage, sql),
     "Point at": (promote, rollback),
     "Keep in order": (verify, prune, catalog),

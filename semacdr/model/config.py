@@ -152,6 +152,11 @@ class ModelConfig(Frozen):
         return self
 
     @property
+    def reads_texts(self) -> bool:
+        """Some part reads the two texts' vectors; titles are read as words."""
+        return Expert.SEMANTICS in self.experts or set(self.views) != {ItemView.ID}
+
+    @property
     def reads_across(self) -> bool:
         """The target's state is there to read other states, and cross-attention is on."""
         return self.cross_attention and Thread.TARGET in self.threads and len(self.threads) > 1

@@ -18,7 +18,7 @@ from torch import Tensor
 from semacdr.errors import DataError
 from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import Agreement, near_duplicates, uniformity
-from semacdr.model.histories import Events, HistoryBatch
+from semacdr.model.histories import Events, HistoryBatch, Visibility
 from semacdr.model.item_encoder import Catalogue, ItemViews, centred
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
 from semacdr.model.semacdr import SECONDS_PER_DAY, SemaCdrModel, UserStates
@@ -44,6 +44,7 @@ class FitInputs:
     events: Events
     """Only those that this fit may see."""
     max_length: int
+    visibility: Visibility = Visibility.EARLIER_IN_TIME
 
 
 def catalogue_of(inputs: FitInputs) -> Catalogue:
@@ -118,7 +119,7 @@ class Fit:
         edges = [int(np.searchsorted(visible, start)) for start, _ in inputs.vocabulary.bounds] + [len(visible)]
         self._bounds = list(pairwise(edges))
         self._negatives = Negatives(inputs.config, self._bounds, torch.from_numpy(support[visible]), self.rng)
-        self._windows = training_windows(self._events, inputs.max_length)
+        self._windows = training_windows(self._events, inputs.max_length, inputs.visibility)
         self._weight = torch.from_numpy(position_weights(self._events, inputs.config.half_life))
         both = inputs.text[View.AGNOSTIC].present_I1 & inputs.text[View.SPECIFIC].present_I1
         self._with_both_texts_V = both[self._visible_V]
