@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from semacdr.dataset import Recommendations, Split, Training
+from semacdr.dataset import Embeddings, Recommendations, Split, Training
+from semacdr.embeddings import rewhiten
 from semacdr.progress import Progress
 from semacdr.recommendations import Recommender
 from semacdr.recommendations.rows import ZERO_SHOT
@@ -29,6 +30,10 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     kept = pl.read_parquet(file).filter(pl.col("domain") != "games")
     kept.write_parquet(file)
     sequences_of(kept).write_parquet(made["sequences"] / "sequences.parquet")
+    whitened = folder / "whitened"
+    whitened.mkdir()
+    rewhiten(Embeddings(), made["embeddings"], made["sequences"], whitened)
+    made["embeddings"] = whitened
     checkpoint = folder / "checkpoint"
     overrides = OVERRIDES | {"max_epochs": 6}
     train(Training(overrides=overrides), Split(max_length=20), made, checkpoint, TrainingRun(1), Progress())
