@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ def without_llm(dataset: str, folder: Path) -> Path:
     original, copy = load_dataset(dataset).folder, folder / "dataset"
     shutil.copytree(original, copy)
     toml = copy / "dataset.toml"
-    kept = [line for line in toml.read_text().splitlines() if not line.startswith(("items = ", "minutes = "))]
+    kept = [line for line in toml.read_text().splitlines() if not re.match(r"(items|minutes) = [\d.]+$", line)]
     toml.write_text("\n".join(kept).replace("[semantics.budget]", "[semantics.budget]\nitems = 0") + "\n")
     name = load_dataset(copy).name
     text = toml.read_text().replace(f'name = "{name}"', f'name = "{name}-killed"')

@@ -25,6 +25,7 @@ class PrefectServer:
         self.api = api
         self.environment = environment
         self.folder = folder
+        self._client = httpx.Client(base_url=api, timeout=60)  # it may be slow beside what is measured
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -35,14 +36,14 @@ class PrefectServer:
     def start_run(self, deployment: str, parameters: dict[str, object]) -> str:
         """Create a run of a deployment; return its id."""
         flow, name = deployment.split("/")
-        found = httpx.get(f"{self.api}/deployments/name/{flow}/{name}").raise_for_status().json()
+        found = self._client.get(f"/deployments/name/{flow}/{name}").raise_for_status().json()
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        created = httpx.post(f"{self.api}/deployments/{found['id']}/create_flow_run", json=body).raise_for_status()
+        created = self._client.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status()
         return str(created.json()["id"])
 
     def run(self, run_id: str) -> dict[str, object]:
         """Return what the server knows of a run."""
-        found: dict[str, object] = httpx.get(f"{self.api}/flow_runs/{run_id}").raise_for_status().json()
+        found: dict[str, object] = self._client.get(f"/flow_runs/{run_id}").raise_for_status().json()
         return found
 
     def wait(self, run_id: str, timeout_s: float = 1_800) -> dict[str, object]:
@@ -57,7 +58,7 @@ class PrefectServer:
     def first_task_at(self, run_id: str) -> str:
         """Return when the first task of a run started."""
         body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        tasks = httpx.post(f"{self.api}/task_runs/filter", json=body).raise_for_status().json()
+        tasks = self._client.post("/task_runs/filter", json=body).raise_for_status().json()
         return min(str(task["start_time"]) for task in tasks if task["start_time"])
 
 

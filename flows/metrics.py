@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -81,6 +80,8 @@ def _meter() -> Meter | None:
 
 @cache
 def _provider() -> MeterProvider:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415 (slow, rare)
+
     about = {"service.name": "semacdr", "service.version": __version__, "service.instance.id": str(flow_run.id)}
     reader = PeriodicExportingMetricReader(OTLPMetricExporter())
     return MeterProvider([reader], Resource.create(about))

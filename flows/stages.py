@@ -103,7 +103,9 @@ def run_stage(
         spread=spread_over(settings.runner),
         turn=turn(config.name) if served else Context.turn,
     )
-    with structlog.contextvars.bound_contextvars(run=flow_run.id, stage=stage, release=__version__):
+    # Who runs without a server sits before the lines, and knows what runs.
+    about = {"run": flow_run.id, "release": __version__} if served else {}
+    with structlog.contextvars.bound_contextvars(stage=stage, **about):
         before = {name: context.store.aliases(config.name, name).get(CURRENT) for name in find_stage(stage).outputs}
         with measured(stage, config.name) as meter:
             try:
