@@ -3,10 +3,10 @@
     python -m benchmarks.retrieval [--store STORE] [--dataset DATASET] [--rectools PYTHON] [--users 1000000] [--quick]
 
 All on one thread, one after the other; the index has a script of its own (``index_search``). The store must hold a
-finished run. RecTools lives in an environment of its own: ``pip install "rectools[torch]==0.19.0" "pandas<3" pyarrow``;
-without one its row is left out and its bar is not judged. Its model and ours have the same sizes there and no experts;
-ours makes a list for each domain, RecTools one over all. ``--quick``: fewer texts, and 100,000 users, who prove nothing
-of a million.
+finished run. RecTools lives in an environment of its own:
+``pip install "rectools[torch]==0.19.0" "pandas<3" "pyarrow<20"``; without one its row is left out and its bar is not
+judged. Its model and ours have the same sizes there and no experts; ours makes a list for each domain, RecTools one
+over all. ``--quick``: fewer texts, and 100,000 users, who prove nothing of a million.
 """
 
 from __future__ import annotations
