@@ -57,7 +57,7 @@ def columns(inputs: FitInputs, events: Events, memory: Memory) -> None:
     for column, name in enumerate(names, start=1):
         score = validation.rank(of_column(scorer.scores, column))
         ranks = rank_targets(
-            of_column(scorer.scores, column), events, validation.queries, inputs.vocabulary, seed=SEED
+            of_column(scorer.scores, column), validation.events, validation.queries, inputs.vocabulary, seed=SEED
         ).rank
         cold = macro(hit(ranks[is_cold], CUT), validation.queries.domain[is_cold])
         show(name, score.hr_10, score.ndcg_10, cold)

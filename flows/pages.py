@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -30,8 +30,6 @@ def show(store: Store, artifacts: Mapping[str, Artifact]) -> None:
         try:
             if page := PAGES.get(name):
                 page(store, artifact)
-            if "gate" in artifact.manifest.details:
-                _gate(store, artifact)
         except Exception as error:  # noqa: BLE001 (what the pages say stands in the store)
             log.warning("no Prefect artifact", artifact=artifact.reference, error=f"{type(error).__name__}: {error}")
 
@@ -63,14 +61,18 @@ def _evaluation(store: Store, artifact: Artifact) -> None:
 
 
 def _gate(store: Store, artifact: Artifact) -> None:
-    manifest, gate = artifact.manifest, artifact.manifest.details["gate"]
-    create_markdown_artifact(gate_markdown(manifest), _key(f"{manifest.name}-gate", manifest), "The gate's decision")
-    if gate.get("passed") is False:
+    manifest, verdicts = artifact.manifest, artifact.manifest.details["verdicts"]
+    checks = artifact.scan("gate_checks").collect().to_dicts()
+    page = gate_markdown(manifest.reference, verdicts, checks)
+    create_markdown_artifact(page, _key("gate", manifest), f"What `{manifest.reference}` let into production")
+    for name, verdict in verdicts.items():  # by reference: name@version
+        if verdict["passed"]:
+            continue
         resource = {
-            "prefect.resource.id": asset_key(store, manifest.dataset, manifest.name),
-            "prefect.resource.name": f"{manifest.reference} of {manifest.dataset}",
+            "prefect.resource.id": asset_key(store, manifest.dataset, name.partition("@")[0]),
+            "prefect.resource.name": f"{name} of {manifest.dataset}",
         }
-        emit_event(GATE_REFUSED, resource=resource, payload={"gate": gate})
+        emit_event(GATE_REFUSED, resource=resource, payload={"gate": "; ".join(verdict["reasons"])})
 
 
 PAGES: dict[str, Callable[[Store, Artifact], None]] = {
@@ -78,6 +80,7 @@ PAGES: dict[str, Callable[[Store, Artifact], None]] = {
     "rejects": _rejects,
     "semantics": _semantics,
     "evaluation": _evaluation,
+    "gate": _gate,
 }
 """Artifact -> its page."""
 
@@ -108,12 +111,16 @@ def _in_production(store: Store, artifact: Artifact) -> Artifact | None:
     return store.get(manifest.dataset, manifest.name, evaluated[-1]) if evaluated else None
 
 
-def gate_markdown(manifest: Manifest) -> str:
-    """Return the gate's decision, and all that its record says, as a page."""
-    gate = manifest.details["gate"]
-    verdict = "passed" if gate.get("passed") else "refused"
-    lines = [f"# {manifest.reference}: {verdict}", "", "| | |", "| --- | --- |"]
-    return "\n".join(lines + [f"| {_cell(str(name))} | {_cell(str(value))} |" for name, value in gate.items()]) + "\n"
+def gate_markdown(reference: str, verdicts: Mapping[str, Any], checks: Iterable[Mapping[str, Any]]) -> str:
+    """Return the gate's verdicts and checks as a page."""
+    said = {True: "passed", False: "**refused**"}
+    lines = [f"# {reference}", "", "| artifact | verdict |", "| --- | --- |"]
+    lines += [f"| {name} | {said[verdict['passed']]} |" for name, verdict in verdicts.items()]
+    lines += ["", "| artifact | check | | what was found |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {row['artifact']} | {row['check']} | {said[row['passed']]} | {_cell(row['reason'])} |" for row in checks
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def audit_markdown(reference: str, metrics: Mapping[str, float], details: Mapping[str, Any]) -> str:

@@ -11,6 +11,6 @@ Dataset = Annotated[str, Field(min_length=1)]
 StoreUri = Annotated[str | None, Field(min_length=1)]
 Until = date | None
 StageName = Literal[
-    "ingest", "sequences", "semantics", "embeddings", "index", "training", "evaluation", "recommendations"
+    "ingest", "sequences", "semantics", "embeddings", "index", "training", "evaluation", "recommendations", "gate"
 ]
-Refreshable = Literal["semantics"]
+Refreshable = Literal["semantics", "training"]

@@ -18,6 +18,7 @@ from semacdr.pipeline import STAGES
 from semacdr.settings import load_settings
 
 CHAIN = ("ingest/load", "semantics/generate", "embeddings/index", "training/train", "recommendations/publish")
+REFRESHED = {"semantics/generate": "semantics", "training/train": "training"}
 POLL_EVERY_S = 2.0
 
 Retries = Annotated[int, Field(ge=0, le=10)]
@@ -40,7 +41,8 @@ def nightly(
         until: run as of this day (UTC), in a data set of its own: later events are left out, and items that nobody
             had used by then.
         only: run this stage alone.
-        refresh: stages that gather more although nothing has changed: semantics spends another budget.
+        refresh: stages that do more although nothing has changed: semantics spends another budget, training trains
+            anew before the checkpoint is as old as it may be.
         retries: how often a stage is tried again after a fault that may pass by itself.
     """
     if load_settings(store=store).apart and only is None:
@@ -58,7 +60,7 @@ def _run_deployments(dataset: str, store: str | None, until: date | None, refres
     """
     asked = {"dataset": dataset, "store": store, "until": until and until.isoformat()}
     for name in CHAIN:
-        parameters = asked | ({"refresh": "semantics" in refresh} if name == "semantics/generate" else {})
+        parameters = asked | ({"refresh": REFRESHED[name] in refresh} if name in REFRESHED else {})
         run = run_deployment(name, parameters=parameters, poll_interval=POLL_EVERY_S)
         assert isinstance(run, FlowRun)  # a coroutine only within an event loop
         if run.state is None or not run.state.is_completed():

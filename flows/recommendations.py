@@ -1,4 +1,4 @@
-"""``recommendations/publish``: recommendations, user vectors and item vectors."""
+"""``recommendations/publish``: recommendations, user vectors and item vectors, and the gate before production."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from semacdr import __version__
 
 @flow(name="recommendations", flow_run_name="recommendations for {dataset}", version=__version__)
 def publish(dataset: Dataset, store: StoreUri = None, until: Until = None) -> dict[str, str]:
-    """Rank the items of every domain for every user with the current checkpoint.
+    """Rank the items of every domain for every user with the current checkpoint; what passes goes into production.
 
     Args:
-        dataset: name of a data set, or the path of its TOML; it must have a checkpoint.
+        dataset: name of a data set, or the path of its TOML; it must have an evaluated checkpoint.
         store: a folder or s3://bucket/prefix; empty: the store of the worker's settings.
         until: run as of this day (UTC), in a data set of its own: later events are left out, and items that nobody
             had used by then.
     """
-    return run_stages(["recommendations"], dataset, store, until)
+    return run_stages(["recommendations", "gate"], dataset, store, until)

@@ -10,7 +10,7 @@ from semacdr import __version__
 
 
 @flow(name="training", flow_run_name="training on {dataset}", version=__version__)
-def train(dataset: Dataset, store: StoreUri = None, until: Until = None) -> dict[str, str]:
+def train(dataset: Dataset, store: StoreUri = None, until: Until = None, *, refresh: bool = False) -> dict[str, str]:
     """Train the model, early-stopped on validation, and evaluate it on the test targets.
 
     Args:
@@ -18,5 +18,7 @@ def train(dataset: Dataset, store: StoreUri = None, until: Until = None) -> dict
         store: a folder or s3://bucket/prefix; empty: the store of the worker's settings.
         until: run as of this day (UTC), in a data set of its own: later events are left out, and items that nobody
             had used by then.
+        refresh: train anew although the checkpoint is not older than `training.max_age_days`.
     """
-    return run_stages(["sequences", "training", "evaluation"], dataset, store, until)
+    stages = ["sequences", "training", "evaluation"]
+    return run_stages(stages, dataset, store, until, refresh={"training"} if refresh else ())

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from semacdr.reader import open_store
+    from semacdr.recommendations import Recommender
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open_store"]
+__all__ = ["Recommender", "__version__", "open_store"]
 
 
 def __getattr__(name: str) -> object:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> object:
         from semacdr.reader import open_store  # noqa: PLC0415
 
         return open_store
+    if name == "Recommender":
+        from semacdr.recommendations import Recommender  # noqa: PLC0415
+
+        return Recommender
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

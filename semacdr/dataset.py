@@ -70,13 +70,20 @@ class ItemSource(Source):
 class Domain(Frozen):
     """One domain: its logs, its items, and its words in a prompt."""
 
-    interactions: InteractionSource
+    interactions: InteractionSource | None = None
+    """None: nobody has taken anything yet. Its items are recommended by their texts alone (zero-shot)."""
     items: ItemSource | None = None
     """None: the items are those of the interactions, without text."""
     label: str = ""
     """What the domain sells or shows, as a prompt says it (``food and groceries``); empty: the domain's name."""
     expert: str = ""
     """Who knows its items well (``a grocer``); empty: an expert of the label."""
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Domain:
+        if self.interactions is None and self.items is None:
+            raise ValueError("a domain needs interactions or, where nobody has taken anything yet, items")
+        return self
 
 
 class Filters(Frozen):
@@ -100,9 +107,21 @@ class Filters(Frozen):
         return int(datetime.combine(self.until + timedelta(days=1), time.min, UTC).timestamp())
 
 
-class Split(Frozen):
-    """The global temporal split (protocol ``gts``): two cuts through the times of all events."""
+class Protocol(StrEnum):
+    """How a log is split, and with it what the history of a target may hold; results of two never share a table."""
 
+    GTS = "gts"
+    """Global temporal split: two cuts through the times of all events; histories hold strictly earlier events."""
+    LOO = "loo"
+    """Leave-one-out: each user's last event is test, the one before validation; histories hold all events before the
+    target in the order of time, domain, item. For comparison with papers only: others' later events are trained on."""
+
+
+class Split(Frozen):
+    """How events are split into training, validation and test."""
+
+    protocol: Protocol = Protocol.GTS
+    """``gts``, or ``loo``, which needs no quantiles."""
     validation_quantile: float = Field(default=0.8, gt=0, lt=1)
     """Quantile (lower) of all event times from which validation targets are taken."""
     test_quantile: float = Field(default=0.9, gt=0, lt=1)
@@ -231,12 +250,41 @@ class Training(Frozen):
     overrides: dict[str, Any] = {}
     """Fields of the preset that this data set sets otherwise."""
     seed: int = 0
+    max_age_days: float = Field(default=0, ge=0)
+    """So long a checkpoint serves on although events, items or texts have changed: it learns of new items by their
+    texts. 0: every change trains anew."""
 
 
 class Recommendations(Frozen):
     """What is published for each user."""
 
     top_k: int = Field(default=20, ge=1)
+    availability: str | None = None
+    """Condition in SQL over the columns of ``items`` that an item must meet; None: all are available."""
+    repeat_after_days: float | None = Field(default=None, ge=0)
+    """An item that the user had may be recommended again after so many days; None: never."""
+    users: Literal["all", "new_events"] = "all"
+    """Whose lists are made anew: everyone's, or those of users with events since the last version, the others' being
+    taken over from it (new ones and those with an item that is not available any more are made anew, too)."""
+
+
+class Gate(Frozen):
+    """What a new checkpoint, index or set of recommendations must be to go into production by itself."""
+
+    max_drop: float = Field(default=0.05, ge=0, le=1)
+    """Share of production's NDCG@10 that a checkpoint may lose in a domain."""
+    confidence: float = Field(default=0.8, gt=0, le=1)
+    """How sure a larger drop must be, by paired bootstrap, before the checkpoint is refused."""
+    resamples: int = Field(default=2000, ge=100)
+    min_full_lists: float = Field(default=0.95, ge=0, le=1)
+    """Share of users who get ``top_k`` items, or half of the items where a domain has so few, in each domain."""
+    max_coverage_drop: float = Field(default=0.3, ge=0, le=1)
+    """Share of production's coverage@10 that recommendations may lose in a domain."""
+    min_overlap: float = Field(default=0.1, ge=0, le=1)
+    """Mean share of a user's first ten items that production recommends too, in each domain: below it something has
+    broken, or a new model wants to be looked at."""
+    max_failure_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the LLM's texts that failed the audit."""
 
 
 class DatasetConfig(Frozen):
@@ -252,6 +300,7 @@ class DatasetConfig(Frozen):
     index: Index = Index()
     training: Training = Training()
     recommendations: Recommendations = Recommendations()
+    gate: Gate = Gate()
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
@@ -260,6 +309,12 @@ class DatasetConfig(Frozen):
             for name in source.domains.values():
                 if name not in self.domains:
                     raise ValueError(f"semantics.imports: unknown domain {name!r}, {close_names(name, self.domains)}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_interactions(self) -> DatasetConfig:
+        if all(domain.interactions is None for domain in self.domains.values()):
+            raise ValueError("domains: at least one needs interactions, to learn from")
         return self
 
     @property

@@ -5,9 +5,10 @@
     items, interactions ─semantics─▶ semantics            two texts an item, by an LLM behind a vLLM server
     semantics, sequences ─embeddings─▶ embeddings         vectors and their whitening
     embeddings ─index─▶ index                             one FAISS file per domain and view
-    sequences, items, embeddings ─training─▶ checkpoint
-    checkpoint, sequences, items, interactions ─evaluation─▶ evaluation
-    checkpoint, sequences, items ─recommendations─▶ recommendations, user_vectors, item_vectors
+    sequences, items, embeddings ─training─▶ checkpoint    semantics, too: the leak linter asks who got a text
+    checkpoint, sequences, items, embeddings ─evaluation─▶ evaluation
+    checkpoint, sequences, items, embeddings ─recommendations─▶ recommendations, user_vectors, item_vectors
+    checkpoint, index, recommendations and what tells of them ─gate─▶ gate, and with it the alias production
 
 A stage is a plain function that reads artifacts and writes files. ``run_stage`` around it decides whether it has to run
 (its fingerprint is not published yet), gives it a folder, and publishes what it made. Stages know neither each other
@@ -20,13 +21,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import structlog
 
-from semacdr import embeddings, index, interactions, semantics, sequences
+from semacdr import embeddings, gate, index, interactions, semantics, sequences
 from semacdr.dataset import DatasetConfig, refuse_namesake
 from semacdr.errors import ConfigError, SemacdrError, StoreError, close_names, examples
 from semacdr.manifest import Facts, fingerprint
@@ -35,7 +37,13 @@ from semacdr.progress import Progress
 from semacdr.settings import Settings
 from semacdr.spread import Spread, here
 from semacdr.store import CURRENT, Artifact, Draft, Store, catalog_shows, rebuild_catalog
+from semacdr.store.lineage import made_from
+from semacdr.store.promotion import PRODUCTION, admit, replaced
+from semacdr.store.promotion import known as known_artifact
 from semacdr.tables import CONTRACT_VERSIONS, check_contract
+
+if TYPE_CHECKING:
+    from semacdr import recommendations
 
 log = structlog.get_logger()
 
@@ -69,6 +77,10 @@ class Stage:
     """The identity of what the stage reads from outside the store's artifacts."""
     gather: Callable[[Context, Mapping[str, Artifact]], None] | None = None
     """Get more of it, as far as the budget goes."""
+    keeps: Callable[[Context, Mapping[str, Artifact]], dict[str, Artifact] | None] | None = None
+    """Return the outputs that serve on although something has changed; None: they do not."""
+    settle: Callable[[Context, Mapping[str, Artifact]], None] | None = None
+    """What follows from the outputs once they are published; called at every run."""
     revision: int = 1
     """Raised when the stage's code makes other content from the same inputs."""
 
@@ -86,6 +98,10 @@ def _ingest_config(dataset: DatasetConfig) -> dict[str, Any]:
 def _semantics_config(dataset: DatasetConfig) -> dict[str, Any]:
     # The budget and the domains' words shape which answers there are, and the answers are among the sources.
     return dataset.semantics.model_dump(mode="json", exclude={"budget"})
+
+
+def _training_config(dataset: DatasetConfig) -> dict[str, Any]:
+    return {"training": dataset.training.model_dump(mode="json", exclude={"max_age_days"})}
 
 
 def _ingest(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -169,11 +185,36 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
     )
 
 
+def _young_checkpoint(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
+    """The current checkpoint, if it is young enough, of today's configuration, and knows no item that is gone."""
+    dataset, store = context.dataset, context.store
+    try:
+        last = store.get(dataset.name, "checkpoint")
+    except StoreError:
+        return None
+    age = datetime.now(UTC) - datetime.fromisoformat(last.manifest.created_at)
+    if age >= timedelta(days=dataset.training.max_age_days) or last.manifest.config != _training_config(dataset):
+        return None
+    keys = ["domain", "item_id"]
+    known = pl.scan_parquet(last.path / "vocabulary.parquet").select(keys)
+    gone = known.join(inputs["items"].scan().select(keys), on=keys, how="anti")
+    return None if gone.head(1).collect().height else {"checkpoint": last}
+
+
+def _grown_from(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Path]:
+    """The inputs' folders, and those of what the checkpoint was made from, which tell it of new items."""
+    from semacdr.model.growth import TRAINED_ON
+
+    trained = {f"trained_{name}": made_from(context.store, inputs["checkpoint"], name) for name in TRAINED_ON}
+    return {name: artifact.path for name, artifact in {**inputs, **trained}.items()}
+
+
 def _evaluation(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
     from semacdr import evaluation
 
     return evaluation.evaluate(
-        {name: artifact.path for name, artifact in inputs.items()},
+        context.dataset.split.protocol,
+        _grown_from(context, inputs),
         draft.folders["evaluation"],
         context.dataset.training.seed,
         context.progress,
@@ -186,11 +227,79 @@ def _recommendations(context: Context, inputs: Mapping[str, Artifact], draft: Dr
 
     return recommendations.recommend_all(
         context.dataset.recommendations,
-        {name: artifact.path for name, artifact in inputs.items()},
+        _grown_from(context, inputs),
         draft.folders,
+        recommendations.Run(
+            context.settings.cache / "recommendations" / draft.fingerprint, _last_recommendations(context, draft)
+        ),
         context.progress,
         context.spread,
     )
+
+
+def _last_recommendations(context: Context, draft: Draft) -> recommendations.Last | None:
+    """The current recommendations, if they were made by the same rules from the same checkpoint."""
+    from semacdr import recommendations
+
+    try:
+        last = {name: context.store.get(draft.dataset, name) for name in ("recommendations", "user_vectors")}
+    except StoreError:
+        return None
+    checkpoint = draft.inputs["checkpoint"].manifest
+    manifests = [artifact.manifest for artifact in last.values()]
+    same = all(m.config == draft.config and checkpoint.reference in m.inputs for m in manifests)
+    if not same or len({m.fingerprint for m in manifests}) > 1:
+        return None
+    as_of_s = int(manifests[0].details["as_of_s"])
+    return recommendations.Last(last["recommendations"].path, last["user_vectors"].path, as_of_s)
+
+
+def _gate_config(dataset: DatasetConfig) -> dict[str, Any]:
+    recall = {"wanted_recall": dataset.index.wanted_recall, "seed": dataset.training.seed}
+    return {"gate": dataset.gate.model_dump(mode="json"), **recall}
+
+
+def _gate_sources(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    before = {name: replaced(context.store, inputs[name]) for name in gate.GROUPS}
+    return {"production": {name: artifact and artifact.manifest.version for name, artifact in before.items()}}
+
+
+def _gate(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    dataset, store = context.dataset, context.store
+    _demand_made_from(inputs["evaluation"], inputs["checkpoint"])
+    _demand_made_from(inputs["recommendations"], inputs["checkpoint"])
+    there = {name: known_artifact(store, dataset.name, name, PRODUCTION) for name in gate.GROUPS}
+    production = {name: artifact for name, artifact in there.items() if artifact}
+    if "checkpoint" in production:
+        reference = production["checkpoint"].reference
+        made = [m for m in store.manifests(dataset.name, "evaluation") if reference in m.inputs]
+        if made:
+            production["evaluation"] = store.get(dataset.name, "evaluation", made[-1].version)
+    if "recommendations" in production:
+        production["items"] = made_from(store, production["recommendations"], "items")
+    return gate.judge(
+        dataset.gate,
+        dataset.index.wanted_recall,
+        dataset.training.seed,
+        gate.Side(inputs),
+        gate.Side(production),
+        draft.folders["gate"],
+    )
+
+
+def _demand_made_from(made: Artifact, source: Artifact) -> None:
+    if source.reference not in made.manifest.inputs:
+        raise StoreError(
+            f"{made.reference} was not made from {source.reference}",
+            found=", ".join(made.manifest.inputs),
+            do="run the whole pipeline: what is judged must belong together",
+        )
+
+
+def _admit(context: Context, outputs: Mapping[str, Artifact]) -> None:
+    moved = admit(context.store, outputs["gate"])
+    if moved:
+        log.info("in production", dataset=context.dataset.name, artifacts=moved)
 
 
 STAGES: tuple[Stage, ...] = (
@@ -234,27 +343,46 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="training",
-        inputs=("sequences", "items", "embeddings"),
+        inputs=("sequences", "items", "embeddings", "semantics"),
         outputs=("checkpoint",),
-        config=_sections("training"),
+        config=_training_config,
         run=_training,
-        revision=2,
+        keeps=_young_checkpoint,
+        revision=3,
     ),
     Stage(
         name="evaluation",
-        inputs=("checkpoint", "sequences", "items", "interactions"),
+        inputs=("checkpoint", "sequences", "items", "embeddings"),
         outputs=("evaluation",),
         config=lambda dataset: {"seed": dataset.training.seed},
         run=_evaluation,
-        revision=2,
+        revision=3,
     ),
     Stage(
         name="recommendations",
-        inputs=("checkpoint", "sequences", "items"),
+        inputs=("checkpoint", "sequences", "items", "embeddings"),
         outputs=("recommendations", "user_vectors", "item_vectors"),
         config=_sections("recommendations"),
         run=_recommendations,
-        revision=2,
+        revision=3,
+    ),
+    Stage(
+        name="gate",
+        inputs=(
+            "checkpoint",
+            "evaluation",
+            "index",
+            "semantics",
+            "items",
+            "recommendations",
+            "user_vectors",
+            "item_vectors",
+        ),
+        outputs=("gate",),
+        config=_gate_config,
+        sources=_gate_sources,
+        run=_gate,
+        settle=_admit,
     ),
 )
 
@@ -284,14 +412,14 @@ def check_dataset(dataset: DatasetConfig, settings: Settings) -> None:
 
 
 def refreshable(names: Iterable[str]) -> set[str]:
-    """Return the names, all of stages that gather from outside the store.
+    """Return the names, all of stages that gather from outside the store, or keep what they made for a while.
 
     Raises:
-        ConfigError: there is no such stage, or it gathers nothing.
+        ConfigError: there is no such stage, or it does neither.
     """
     for name in names:
-        if find_stage(name).gather is None:
-            able = ", ".join(stage.name for stage in STAGES if stage.gather)
+        if find_stage(name).gather is None and find_stage(name).keeps is None:
+            able = ", ".join(stage.name for stage in STAGES if stage.gather or stage.keeps)
             raise ConfigError(
                 f"stage {name!r} has nothing to refresh", found="it runs when its inputs change", expected=able
             )
@@ -311,11 +439,13 @@ def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
         there = {m.name for m in store.manifests(dataset)}
         if changed := [name for name in stage.inputs if name in anew or name not in there]:
             found[stage.name] = f"runs: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} made anew"
-        elif _find_published(stage, context, {name: store.get(dataset, name) for name in stage.inputs}):
+        elif _find_published(stage, context, inputs := {name: store.get(dataset, name) for name in stage.inputs}):
             found[stage.name] = "unchanged"
+        elif stage.keeps and stage.keeps(context, inputs):
+            found[stage.name] = "keeps what it made"
         else:
             found[stage.name] = "runs"
-        if found[stage.name] != "unchanged":
+        if found[stage.name].startswith("runs"):
             anew |= set(stage.outputs)
     return found
 
@@ -336,7 +466,8 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         stage: which.
         context: where and on what.
         refresh: let a stage that gathers from outside the store gather more although nothing has changed: the
-            semantics stage spends another budget on items that lack an answer.
+            semantics stage spends another budget on items that lack an answer. A stage that keeps what it made for a
+            while makes it anew.
 
     Returns:
         Its outputs at their current versions, by name.
@@ -353,13 +484,20 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
     with _blamed(store, inputs):
         if not (refresh and stage.gather) and (known := _published(stage, context, inputs)):
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
+            if stage.settle is not None:
+                stage.settle(context, known)
             return known
+        if stage.keeps and not refresh and (kept := stage.keeps(context, inputs)):
+            bound.info("kept", artifacts=[artifact.reference for artifact in kept.values()])
+            return kept
         _refuse_broken(store, inputs, whole=False)
         before = _current_versions(stage, context)
         with context.turn(stage):
             # Another run may have done the work while this one waited.
             if _current_versions(stage, context) != before and (known := _published(stage, context, inputs)):
                 bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
+                if stage.settle is not None:
+                    stage.settle(context, known)
                 return known
             if stage.gather is not None:
                 with store.gathering_responses():
@@ -372,6 +510,8 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
                 facts = stage.run(context, inputs, draft)
                 artifacts = store.publish(draft, facts)
                 rebuild_catalog(store)
+        if stage.settle is not None:
+            stage.settle(context, artifacts)
     rows_out = {table: rows for a in artifacts.values() for table, rows in a.manifest.rows_out.items()}
     bound.info(
         "published",

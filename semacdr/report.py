@@ -24,9 +24,10 @@ _SHOWN_RECOMMENDATIONS = 10
 
 
 def summarize(store: Store, dataset: DatasetConfig, console: Console) -> None:
-    """Print the current artifacts, the test metrics beside the baselines, and one user's recommendations."""
+    """Print the current artifacts, the test metrics, what may go into production, and one user's recommendations."""
     _print_artifacts(store, dataset, console)
     _print_metrics(store, dataset.name, console)
+    _print_gate(store, dataset.name, console)
     _print_user(store, dataset, console)
     _print_next(store, dataset, console)
 
@@ -75,6 +76,17 @@ def _print_metrics(store: Store, dataset: str, console: Console) -> None:
     console.print(
         "Made to show that the machinery works: one seed, no tuning on test; docs/log.md says what flatters it.\n"
     )
+
+
+def _print_gate(store: Store, dataset: str, console: Console) -> None:
+    gate = store.get(dataset, "gate")
+    verdicts = gate.manifest.details["verdicts"]
+    passed = [reference for reference, verdict in verdicts.items() if verdict["passed"]]
+    console.print(f"Passed {gate.reference}: {', '.join(passed) or 'nothing'}.", highlight=False)
+    for reference, verdict in verdicts.items():
+        for reason in verdict["reasons"]:
+            console.print(f"[red]refused[/] {reference}: {escape(reason)}", highlight=False)
+    console.print()
 
 
 def _print_user(store: Store, dataset: DatasetConfig, console: Console) -> None:

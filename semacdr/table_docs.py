@@ -132,6 +132,8 @@ def _type(column: dy.Column) -> str:
         return "one of " + ", ".join(column.categories)
     if isinstance(column, dy.List):
         return f"list of {_type(column.inner)}"
+    if isinstance(column, dy.Struct):
+        return "struct of " + ", ".join(f"{name} ({_type(inner)})" for name, inner in column.inner.items())
     return str(column.dtype).lower()
 
 

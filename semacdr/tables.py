@@ -55,11 +55,34 @@ class AuditRule(StrEnum):
 
 
 class Part(StrEnum):
-    """The place of an event in the global temporal split."""
+    """The place of an event in the split."""
 
     TRAIN = "train"
     VALIDATION = "validation"
     TEST = "test"
+
+
+class FitOn(StrEnum):
+    """What a tested model was fitted on; a part of the protocol, for it matters more than most models do."""
+
+    TRAIN = "train"
+    """Training events only."""
+    REFIT = "refit"
+    """Training and validation events, every choice frozen from the fit ``train``."""
+
+    @property
+    def last_part(self) -> Part:
+        """The latest events that the fit may see."""
+        return Part.TRAIN if self is FitOn.TRAIN else Part.VALIDATION
+
+
+class Candidates(StrEnum):
+    """What a target is ranked among."""
+
+    FULL = "full"
+    """Every item of its domain, cold ones included, less the user's history."""
+    SAMPLED_999 = "sampled-999"
+    """The target and 999 items of its domain that the user never touches; only beside published numbers."""
 
 
 class Vector(dy.Any):
@@ -148,8 +171,10 @@ class Sequences(Table):
     domains = dy.List(dy.String(), min_length=1, description="of each event")
     item_ids = dy.List(dy.String(), min_length=1, description="of each event")
     timestamps_s = dy.List(dy.Int64(), min_length=1, description="seconds since 1970-01-01 UTC, never decreasing")
-    parts = dy.List(dy.String(), description="train, validation or test, by the global temporal split")
-    is_target = dy.List(dy.Bool(), description="the first event of the user in its domain and part, train left out")
+    parts = dy.List(dy.String(), description="train, validation or test, as `split.protocol` says")
+    is_target = dy.List(
+        dy.Bool(), description="what is asked for: the user's first in its domain and part, train left out"
+    )
 
     @dy.rule()
     def lists_of_one_length(cls) -> pl.Expr:  # noqa: N805
@@ -266,13 +291,26 @@ class History(Table):
     seconds = dy.Float64(description="of the epoch, its validation too")
 
 
+class Steps(Table):
+    """One row per step of a training run."""
+
+    fit = dy.String(primary_key=True, description="train or refit, as in `training_history`")
+    step = dy.Int64(primary_key=True, min=1, description="counted from 1 through all epochs of a fit")
+    epoch = dy.Int64(min=1, description="that it is part of")
+    loss = dy.Float64(description="of its batch")
+    gradient_norm = dy.Float64(min=0, description="before it was clipped")
+    learning_rate = dy.Float64(min=0, description="of AdamW")
+
+
 class Metrics(Table):
     """One row per metric of a model in a domain (``macro``: mean over domains) and group of targets."""
 
-    model = dy.String(primary_key=True, description="a preset, or a baseline such as popularity")
-    protocol = dy.String(primary_key=True, description="gts: the global temporal split")
-    candidates = dy.String(primary_key=True, description="full: every item of the target's domain but the history's")
-    fit = dy.String(primary_key=True, description="refit: on training and validation events")
+    model = dy.String(primary_key=True, description="a preset, a floor such as popularity, or an ablation of a preset")
+    protocol = dy.String(primary_key=True, description="gts: the global temporal split; loo: leave-one-out")
+    candidates = dy.String(
+        primary_key=True, description="full: all of the domain but the history; sampled-999: drawn ones"
+    )
+    fit = dy.String(primary_key=True, description="train: on training events; refit: on validation events, too")
     part = dy.Enum(Part, primary_key=True, description="where the targets lie")
     seed = dy.Int64(primary_key=True, description="of the training run and of the order of ties")
     domain = dy.String(primary_key=True, description="of the targets, or macro")
@@ -285,17 +323,18 @@ class Metrics(Table):
 class TargetRanks(Table):
     """One row per model and target: the rank it was given among all candidates."""
 
-    model = dy.String(primary_key=True, description="a preset, or a baseline such as popularity")
+    model = dy.String(primary_key=True, description="a preset, a floor such as popularity, or an ablation of a preset")
     seed = dy.Int64(primary_key=True, description="of the training run and of the order of ties")
     user_id = dy.String(primary_key=True, description=_USER)
     domain = dy.String(primary_key=True, description=_DOMAIN)
     item_id = dy.String(description="the target")
     rank = dy.Int64(min=1, description="1 is best; ties stand in a seeded order")
     num_candidates = dy.Int64(min=1, description="items that were ranked, the target among them")
+    groups = dy.List(dy.String(), nullable=True, description="groups that the target is in, `all` left out")
 
 
 class Recommendations(Table):
-    """One row per user, domain and rank; items of the user's history are left out."""
+    """One row per user, domain and rank; items of the user's history are left out (``repeat_after_days``)."""
 
     sort_order = ("user_id", "domain", "rank")
 
@@ -307,7 +346,19 @@ class Recommendations(Table):
     trained_score = dy.Float64(
         nullable=True, description="of the vectors alone; `score` is what the gate makes of it and the experts' scores"
     )
-    reason = dy.String(description="the history and the view that carried most weight")
+    reason = dy.String(description="in words: which score decided; of the trained one, which history and view")
+    decided_by = dy.String(
+        nullable=True,
+        description="the score that lifts the item most above the mean one of like support: trained, or an expert's",
+    )
+    history = dy.String(nullable=True, description="target, source or mixed: most weight in the user's vector")
+    view = dy.String(nullable=True, description="agnostic, specific or id: most weight in the item's vector")
+    nearest = dy.List(
+        dy.Struct({"domain": dy.String(), "item_id": dy.String(), "similarity": dy.Float64()}),
+        nullable=True,
+        description="of each domain the user's past item nearest to this one, by cosine of their fused vectors",
+    )
+    as_of_s = dy.Int64(nullable=True, description="the moment that the list was made for: seconds since 1970-01-01 UTC")
 
 
 class UserVectors(Table):
@@ -336,6 +387,23 @@ class ItemVectors(Table):
     weight_id = dy.Float64(description="share of the ID; 0 for an item that training never saw")
 
 
+class GateChecks(Table):
+    """One row per check of a candidate for production, and domain (``all``: of the whole; an index is its own)."""
+
+    sort_order = ("artifact", "check", "domain")
+
+    artifact = dy.String(primary_key=True, description="checkpoint, index or recommendations")
+    check = dy.String(primary_key=True, description="ndcg_10, recall_10, full_lists, ...")
+    domain = dy.String(primary_key=True, description="of the targets, users or items; `<domain>/<view>` of an index")
+    candidate = dy.String(description="version of the artifact that is judged")
+    production = dy.String(nullable=True, description="version that it is compared with; null: there is none")
+    value = dy.Float64(nullable=True, description="the candidate's")
+    production_value = dy.Float64(nullable=True, description="production's; null where it is not compared")
+    bound = dy.Float64(nullable=True, description="what the value must not be below (above, for failure_share)")
+    passed = dy.Bool(description="false: the artifact does not go into production by itself")
+    reason = dy.String(description="value and bound in words")
+
+
 TABLES: dict[str, dict[str, type[Table]]] = {
     "interactions": {"interactions": Interactions},
     "items": {"items": Items},
@@ -344,11 +412,12 @@ TABLES: dict[str, dict[str, type[Table]]] = {
     "semantics": {"semantics": Semantics, "semantics_audit": SemanticsAudit},
     "embeddings": {"embeddings": Embeddings},
     "index": {"index_ids": IndexIds},
-    "checkpoint": {"training_history": History},
+    "checkpoint": {"training_history": History, "training_steps": Steps},
     "evaluation": {"evaluation": Metrics, "evaluation_ranks": TargetRanks},
     "recommendations": {"recommendations": Recommendations},
     "user_vectors": {"user_vectors": UserVectors},
     "item_vectors": {"item_vectors": ItemVectors},
+    "gate": {"gate_checks": GateChecks},
 }
 """Artifact -> its tables. A table ``t`` is ``t.parquet``, or the Parquet files below ``t/``."""
 
@@ -363,11 +432,12 @@ CONTRACT_VERSIONS: dict[str, int] = {
     "semantics": 1,
     "embeddings": 1,
     "index": 1,
-    "checkpoint": 1,
+    "checkpoint": 2,
     "evaluation": 1,
     "recommendations": 1,
     "user_vectors": 1,
     "item_vectors": 1,
+    "gate": 1,
 }
 """Artifact -> the version of its tables' contract, which its manifest keeps.
 

@@ -75,6 +75,11 @@ def test_load_dataset_unknown_key_is_named_with_near_names(tmp_path: Path, text:
     ("text", "part"),
     [
         ('name = "toy"\n', "domains: missing"),
+        ('name = "toy"\n[domains.a]\nlabel = "x"\n', "interactions or, where nobody"),
+        (
+            'name = "toy"\n[domains.a.items]\nfiles = ["x"]\ncolumns = { item_id = "i" }\n',
+            "at least one needs interactions",
+        ),
         (f'name = "Toy box"\n[domains.a.interactions]\n{LOG}', "name"),
         ('name = "toy"\n[domains]\n', "domains"),
         ('name = "toy"\n[domains.a.interactions]\nfiles = []\ncolumns = {}\n', "files"),

@@ -100,4 +100,4 @@ def test_second_run_makes_nothing_and_starts_no_engine(place: Path):
     assert result.returncode == 0, result.stderr
     assert {manifest.reference for manifest in Store(place / "store").manifests()} == before
     assert sorted((place / ".cache/logs").iterdir()) == logs
-    assert result.stderr.count("unchanged") == 8
+    assert result.stderr.count("unchanged") == 9

@@ -128,9 +128,9 @@ def test_broken_input_that_is_removed_is_made_anew(context: Context):
 
 
 def test_only_stages_that_gather_can_be_refreshed():
-    assert refreshable(["semantics"]) == {"semantics"}
-    with pytest.raises(ConfigError, match=r"nothing to refresh(.*\n)*.*expected: semantics"):
-        refreshable(["training"])
+    assert refreshable(["semantics", "training"]) == {"semantics", "training"}
+    with pytest.raises(ConfigError, match=r"nothing to refresh(.*\n)*.*expected: semantics, training"):
+        refreshable(["index"])
 
 
 def test_unknown_stage_names_the_near_one():

@@ -44,6 +44,7 @@ RANKS = pl.DataFrame(
         "item_id": ["i"],
         "rank": [2],
         "num_candidates": [9],
+        "groups": [["warm"]],
     }
 )
 

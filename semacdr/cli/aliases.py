@@ -14,21 +14,22 @@ _REASON = click.option("--reason", default="", help="Kept in the alias's history
 @click.argument("reference", metavar="NAME@VERSION")
 @click.argument("alias")
 @_REASON
-@click.option("--force", is_flag=True, help="Although the artifact failed its gate; needs --reason.")
+@click.option("--override", metavar="REASON", default="", help="Although the gate refused the artifact; kept, too.")
 @DATASET_OPTION
 @STORE_OPTION
-def promote(*, reference: str, alias: str, reason: str, force: bool, dataset: str | None, store: str | None) -> None:
+def promote(*, reference: str, alias: str, reason: str, override: str, dataset: str | None, store: str | None) -> None:
     """Point ALIAS, an existing or a new one, at a version; readers of the alias get it from then on.
 
-    An artifact whose manifest says that its gate failed is refused.
+    What the gate refused needs --override; `semacdr sql "from gate_checks where not passed"` tells why.
 
     \b
     semacdr promote checkpoint@2026.11.24 production --reason "better on cold items"
     semacdr promote checkpoint@current production
+    semacdr promote recommendations@current production --override "a new catalogue: little overlap is right"
     """
     opened = open_store(store)
     artifact = find_artifact(opened, reference, dataset)
-    moved = promotion.promote(opened, artifact, alias, reason=reason, force=force)
+    moved = promotion.promote(opened, artifact, alias, reason=reason, override=override)
     click.echo(f"{alias} points at {artifact.reference}" + ("" if moved else ", as before"))
 
 

@@ -108,7 +108,7 @@ def tune(dataset: str, store: str | None, preset: str | None, trials: int, study
     training = config.training.model_copy(update={"preset": preset or config.training.preset})
     check_dataset(config.model_copy(update={"training": training}), settings)
     opened = Store(settings.store, settings.cache)
-    folders = {name: opened.get(config.name, name).path for name in ("items", "sequences", "embeddings")}
+    folders = {name: opened.get(config.name, name).path for name in ("items", "sequences", "embeddings", "semantics")}
     beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)
     study = study or beside / STUDIES / f"{config.name}-{training.preset}.log"
     best = search(training, config.split, folders, study, Run(settings.threads), Progress(), trials)

@@ -19,8 +19,8 @@ from semacdr.store.remote import let_read
 def sql(query: str, csv: bool, store: str | None) -> None:
     """Run QUERY on the store's catalog; QUERY is SQL, or the path of a .sql file.
 
-    Views: one per table at its current version, TABLE_versions over all versions, artifacts, files, lineage,
-    lineage_tree, aliases, metrics. Macros: similar_items(item_id, k), history(user_id),
+    Views: one per table at its current version, TABLE_production, TABLE_versions over all versions, artifacts,
+    files, lineage, lineage_tree, aliases, metrics. Macros: similar_items(item_id, k), history(user_id),
     recommendations_for(user_id), as_of(name, ts).
 
     \b

@@ -56,19 +56,7 @@ def embed(  # noqa: PLR0913, PLR0917 (three places, and how)
     cache = VectorCache(vectors, config.model_dump(mode="json", include={"encoder", "revision", "max_tokens"}))
     vectors_TD, num_encoded = _vectors(config, settings, texts, cache, progress, spread)
     vectors_ND = vectors_TD[rows["text"].replace_strict(texts, np.arange(len(texts))).cast(pl.Int64).to_numpy()]
-    visible = _visible_items(sequences)
-    is_visible = rows.select("domain", "item_id").join(visible, on=["domain", "item_id"], how="left")["visible"]
-    is_visible_N = is_visible.fill_null(value=False).to_numpy()
-
-    tensors: dict[str, NDArray[np.float32]] = {}
-    digests: dict[str, str] = {}
-    fitted_on: dict[str, int] = {}
-    for view in View:
-        is_fitted_N = is_visible_N & (rows["view"] == view).to_numpy()
-        whitening = fit_whitening(vectors_ND[is_fitted_N], config.whitening_dim, config.whitening_floor)
-        tensors |= {f"{view}.mean": whitening.mean_D, f"{view}.components": whitening.components_DK}
-        digests[view] = whitening.digest[:16]
-        fitted_on[view] = int(is_fitted_N.sum())
+    tensors, digests, fitted_on = _whitenings(config, rows, vectors_ND, sequences)
     save_file(tensors, output / WHITENING_FILE)
     table = rows.select(
         "domain",
@@ -92,6 +80,37 @@ def embed(  # noqa: PLR0913, PLR0917 (three places, and how)
         },
         metrics={f"domain_probe_{name}": value for name, value in shown.items() if name in {*View, "chance"}},
     )
+
+
+def rewhiten(config: Embeddings, embeddings: Path, sequences: Path, output: Path) -> None:
+    """Write the same vectors with the whitening of other sequences: another protocol trains on other items."""
+    files = table_files(embeddings, "embeddings")
+    rows = pl.concat(pl.read_parquet(file, hive_partitioning=False) for file in files)
+    rows = rows.with_columns(pl.col("domain", "view").cast(pl.String))
+    tensors, digests, _ = _whitenings(config, rows, rows["vector"].to_numpy(), sequences)
+    save_file(tensors, output / WHITENING_FILE)
+    rows = rows.with_columns(whitening=pl.col("view").replace_strict(digests, return_dtype=pl.String))
+    rows.write_parquet(output / "embeddings.parquet")
+
+
+def _whitenings(
+    config: Embeddings, rows: pl.DataFrame, vectors_ND: NDArray[np.float32], sequences: Path
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, str], dict[str, int]]:
+    """Return both views' tensors, digests, and how many items each is fitted on: those of training events."""
+    visible = _visible_items(sequences)
+    keys = rows.select(pl.col("domain").cast(pl.String), "item_id")
+    is_visible = keys.join(visible, on=["domain", "item_id"], how="left", maintain_order="left")["visible"]
+    is_visible_N = is_visible.fill_null(value=False).to_numpy()
+    tensors: dict[str, NDArray[np.float32]] = {}
+    digests: dict[str, str] = {}
+    fitted_on: dict[str, int] = {}
+    for view in View:
+        is_fitted_N = is_visible_N & (rows["view"] == view).to_numpy()
+        whitening = fit_whitening(vectors_ND[is_fitted_N], config.whitening_dim, config.whitening_floor)
+        tensors |= {f"{view}.mean": whitening.mean_D, f"{view}.components": whitening.components_DK}
+        digests[view] = whitening.digest[:16]
+        fitted_on[view] = int(is_fitted_N.sum())
+    return tensors, digests, fitted_on
 
 
 def _vectors(

@@ -50,7 +50,7 @@ class LocalEncoder:
         disable_progress_bar()
 
         try:
-            self._model = SentenceTransformer(_locate(config.encoder))
+            self._model = SentenceTransformer(locate(config.encoder))
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(
                 f"{config.encoder!r} is no sentence-transformers model",
@@ -126,7 +126,12 @@ def open_encoder(config: Embeddings, settings: EncoderSettings) -> Encoder:
     return LocalEncoder(config, settings.batch_size)
 
 
-def _locate(encoder: str) -> str:
+def locate(encoder: str) -> str:
+    """Return where an encoder's weights lie: the bundled one's folder, or the name as it is given.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
     if encoder != BUNDLED:
         if encoder.startswith((".", "/", "~")) and not Path(encoder).expanduser().is_dir():
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Evaluation: how a checkpoint ranks what users took next, beside the baselines."""
+"""Evaluation: tasks of a protocol, the floors, ranks and metrics of models, and what separates two of them."""
 
 from semacdr.evaluation.stage import evaluate
 

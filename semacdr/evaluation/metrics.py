@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from semacdr.evaluation.task import NUM_SAMPLED
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.ranking import hit, ndcg, reciprocal
+from semacdr.tables import Candidates
 
 HIT_AT = (5, 10, 20, 50)
 NDCG_AT = 10
-MRR_AT = 100
-"""Under full ranking a reciprocal rank beyond the hundredth place says nothing."""
+MRR_AT = {Candidates.FULL: 100, Candidates.SAMPLED_999: NUM_SAMPLED + 1}
+"""Under full ranking a reciprocal rank beyond the hundredth place says nothing; among drawn candidates none is cut."""
 COVERAGE_AT = 10
 MACRO = "macro"
 OWN_HISTORY = (("own-0", 0, 0), ("own-1-2", 1, 2), ("own-3-5", 3, 5), ("own-6+", 6, None))
@@ -35,7 +37,9 @@ def groups_of(events: Events, queries: Queries, support: IntArray) -> dict[str, 
     """Return the groups of targets, each as a mask over the queries.
 
     ``all``; ``warm`` and ``cold``: the fit saw the target item, or never; ``own-0``, ``own-1-2``, ``own-3-5``,
-    ``own-6+``: how many events the user had in the target's domain before it.
+    ``own-6+``: how many events the user had in the target's domain before it; ``source-only``: none there, but some in
+    other domains; ``overlapping`` and ``single-domain``: the history lies in several domains, or in one. A user without
+    any history is in neither.
 
     Args:
         events: of all users.
@@ -47,26 +51,38 @@ def groups_of(events: Events, queries: Queries, support: IntArray) -> dict[str, 
     own = own_history(events, queries)
     for name, least, most in OWN_HISTORY:
         groups[name] = (own >= least) & (own <= (most if most is not None else own.max(initial=0)))
+    num_domains = (history_counts(events, queries) > 0).sum(axis=1)
+    groups["source-only"] = (own == 0) & (num_domains > 0)
+    groups |= {"overlapping": num_domains > 1, "single-domain": num_domains == 1}
     return groups
+
+
+def history_counts(events: Events, queries: Queries) -> IntArray:
+    """Return how many events each query's user had in each domain before it: [Q, domains]."""
+    num_domains = int(max(events.domain.max(initial=0), queries.domain.max(initial=0))) + 1
+    counts = np.zeros((len(queries), num_domains), np.int64)
+    for domain in range(num_domains):
+        before = np.concatenate([[0], np.cumsum(events.domain == domain)])
+        counts[:, domain] = before[queries.stop] - before[events.offsets[queries.user]]
+    return counts
 
 
 def own_history(events: Events, queries: Queries) -> IntArray:
     """Return how many events each query's user had in its domain before it."""
-    num_domains = int(max(events.domain.max(initial=0), queries.domain.max(initial=0))) + 1
-    own = np.zeros(len(queries), np.int64)
-    for domain in range(num_domains):
-        before = np.concatenate([[0], np.cumsum(events.domain == domain)])
-        chosen = queries.domain == domain
-        own[chosen] = before[queries.stop[chosen]] - before[events.offsets[queries.user[chosen]]]
+    own: IntArray = history_counts(events, queries)[np.arange(len(queries)), queries.domain]
     return own
 
 
 def metric_values(
-    rank: IntArray, domain: IntArray, groups: Mapping[str, BoolArray], domain_names: tuple[str, ...]
+    rank: IntArray,
+    domain: IntArray,
+    groups: Mapping[str, BoolArray],
+    domain_names: tuple[str, ...],
+    candidates: Candidates = Candidates.FULL,
 ) -> Iterator[Value]:
     """Yield every rank metric of every domain and group with targets, and the mean over those domains as ``macro``."""
     per_target = {f"hr_{at}": hit(rank, at) for at in HIT_AT}
-    per_target |= {f"ndcg_{NDCG_AT}": ndcg(rank, NDCG_AT), "mrr": reciprocal(rank, MRR_AT)}
+    per_target |= {f"ndcg_{NDCG_AT}": ndcg(rank, NDCG_AT), "mrr": reciprocal(rank, MRR_AT[candidates])}
     for group, mask in groups.items():
         for metric, value in per_target.items():
             means = []

@@ -34,7 +34,7 @@ from semacdr.tables import table_files
 SAMPLE = 500
 """Vectors of which recall is measured."""
 DEPTHS = (10, 100)
-_BATCH_ROWS = 50_000
+_BATCH_ROWS = 20_000
 _TRAIN_PER_LIST = 50
 _FIRST_PROBE = 8
 _ROUNDING = 1e-5
@@ -57,7 +57,11 @@ class _Vectors:
         wanted = (ds.field("domain") == self.domain) & (ds.field("view") == self.view)
         start = 0
         for batch in ds.dataset(self.files, format="parquet").to_batches(
-            columns=["vector"], filter=wanted, batch_size=_BATCH_ROWS
+            columns=["vector"],
+            filter=wanted,
+            batch_size=_BATCH_ROWS,
+            batch_readahead=1,
+            fragment_readahead=1,
         ):
             if batch.num_rows:
                 vectors_ND = batch["vector"].flatten().to_numpy().reshape(batch.num_rows, self.width)

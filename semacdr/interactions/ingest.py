@@ -233,7 +233,9 @@ def _judge(
             do="mend the files, or remove this domain's items table from the TOML",
         )
     reject_counts = {f"{table}: {reason}": count for table, reason, count, _ in found}
-    if records["interactions"] == sum(count for table, _, count, _ in found if table == "interactions"):
+    if branch.interactions and records["interactions"] == sum(
+        count for table, _, count, _ in found if table == "interactions"
+    ):
         raise DataError(
             f"{place}: no event is accepted",
             found=f"{records['interactions']} records in {', '.join(branch.interactions.files)}; "
@@ -247,17 +249,14 @@ def _judge(
 def _write_domain(
     connection: duckdb.DuckDBPyConnection, config: DatasetConfig, domain: str, outputs: Mapping[str, Path]
 ) -> dict[str, Any]:
-    write_parquet(
-        _part(outputs["interactions"], "interactions", domain),
-        INTERACTIONS,
-        _query(connection, "ingest/interactions", {"domain_name": domain}),
-        ROWS_PER_GROUP,
-    )
+    logged = _query(connection, "ingest/interactions", {"domain_name": domain})
+    write_parquet(_part(outputs["interactions"], "interactions", domain), INTERACTIONS, logged, ROWS_PER_GROUP)
     events, users, first, last = connection.execute(read_sql("ingest/domain_counts")).fetchall()[0]
     tally = {"items": 0, "items_with_text": 0, "events_with_text": 0}
     batches = _query(connection, "ingest/items", {"logged_only": config.filters.until is not None})
     write_parquet(_part(outputs["items"], "items", domain), ITEMS, _cleaned(batches, domain, tally), ROWS_PER_GROUP)
-    share = round(tally.pop("events_with_text") / events, 6)
+    events_with_text = tally.pop("events_with_text")
+    share = round(events_with_text / events, 6) if events else None
     return {
         "events": events,
         "users": users,

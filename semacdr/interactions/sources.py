@@ -28,8 +28,11 @@ def raw_files(config: DatasetConfig) -> list[dict[str, Any]]:
 
 def sources(domain: Domain) -> list[tuple[str, InteractionSource | ItemSource]]:
     """Return the domain's sources with the tables that they fill."""
-    logs: tuple[str, InteractionSource | ItemSource] = ("interactions", domain.interactions)
-    return [logs] if domain.items is None else [logs, ("items", domain.items)]
+    found: list[tuple[str, InteractionSource | ItemSource | None]] = [
+        ("interactions", domain.interactions),
+        ("items", domain.items),
+    ]
+    return [(table, source) for table, source in found if source is not None]
 
 
 def matched_files(config: DatasetConfig, domain: str, source: Source) -> list[str]:

@@ -13,6 +13,7 @@ Nothing is pickled.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ from semacdr.tables import CONTRACT_VERSIONS
 FORMAT_VERSION = 2
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
 _REDO = "restore the artifact, or run the training stage again"
+
+
+_ITEMS_PER_PART = 65_536
+"""Of the catalogue, encoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,13 @@ class LoadedModel:
         """Return what scores a domain's items for some of the queries; ``states`` saves computing them again."""
         states = states or self.user_states(events, queries)
         return FinalScorer(states.vector_QD, self.items.vector_RD, events, queries, self.vocabulary, self.scoring)
+
+    @cached_property
+    def zero_shot_domains(self) -> tuple[str, ...]:
+        """Domains that no training event lies in."""
+        support = self.model.items.support_I1
+        bounds = zip(self.vocabulary.domains, self.vocabulary.bounds, strict=True)
+        return tuple(domain for domain, (start, stop) in bounds if not support[start:stop].any())
 
     def check_items(self, items: pl.DataFrame) -> None:
         """Refuse an ``items`` table with other items than the model's.
@@ -106,9 +118,11 @@ def user_states(
 def encode_all_items(model: SemaCdrModel) -> ItemVectors:
     """Return the vectors of every item by ``item_index``; the padding's row is zero."""
     model.eval()
-    items: ItemVectors = model.items(torch.arange(len(model.items.domain_I1)))
-    items.vector_RD[0], items.weight_R3[0] = 0, 0
-    return items
+    parts = [model.items(item_R) for item_R in torch.arange(len(model.items.domain_I1)).split(_ITEMS_PER_PART)]
+    vector_RD = torch.cat([part.vector_RD for part in parts])
+    weight_R3 = torch.cat([part.weight_R3 for part in parts])
+    vector_RD[0], weight_R3[0] = 0, 0
+    return ItemVectors(vector_RD, weight_R3)
 
 
 def save_checkpoint(

@@ -57,14 +57,17 @@ class ModelConfig(Frozen):
     """Share of a domain's own mean that is taken out of the agnostic view, so that it tells domains apart less."""
     adapter_rank: int = Field(default=8, ge=0)
     """Rank of each domain's own addition to the shared projection of the specific view; 0: none."""
+    adapter_mixture: bool = False
+    """The additions are not each domain's own, but as many experts, mixed by what the text says."""
     id_dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of items whose ID is hidden in a training step, so that an item without one is nothing unusual."""
 
     threads: tuple[Thread, ...] = Field(default=tuple(Thread), min_length=1)
     """Histories that a user's vector is made of."""
-    sequence_fusion: Literal["gate", "mean", "sum", "concat"] = "gate"
-    """How the threads become one vector: a learned gate that knows support and recency, their mean, their sum, or a
-    linear map of them side by side."""
+    sequence_fusion: Literal["gate", "mean", "sum", "concat", "target"] = "gate"
+    """How the threads become one vector: a learned gate that knows support and recency, their mean, their sum, a linear
+    map of them side by side, or the target's alone (the first that is there), which leaves the others to
+    ``cross_attention``."""
     cross_attention: bool = True
     """The target's state also reads the other states through a gate that starts shut."""
     backbone: Literal["shared", "towers"] = "shared"
@@ -97,6 +100,8 @@ class ModelConfig(Frozen):
     negatives: int = Field(default=1024, ge=1)
     """Uniform negatives of a domain and step, shared by its positions (BCE draws its one from them); a smaller domain
     gives all its items."""
+    negatives_from: Literal["uniform", "popularity", "batch"] = "uniform"
+    """Drawn alike, by their events (to the power .75), or the targets of the step's other positions."""
     log_q: bool = True
     """Sampled negatives count for all that they stand for."""
     gbce_calibration: float = Field(default=0.75, ge=0, le=1)
@@ -140,9 +145,16 @@ class ModelConfig(Frozen):
         for name, values in (("views", self.views), ("threads", self.threads), ("experts", self.experts)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} names one twice")
+        if self.negatives_from != "uniform" and self.loss != "sampled":
+            raise ValueError(f'negatives_from "{self.negatives_from}" goes with loss "sampled" only')
         if self.dim % (2 * self.num_heads):
             raise ValueError("dim must be a multiple of twice num_heads: positions rotate pairs within a head")
         return self
+
+    @property
+    def reads_texts(self) -> bool:
+        """Some part reads the two texts' vectors; titles are read as words."""
+        return Expert.SEMANTICS in self.experts or set(self.views) != {ItemView.ID}
 
     @property
     def reads_across(self) -> bool:

@@ -106,7 +106,18 @@ class Memory:
         """What followed each item."""
         return Following.of(self)
 
-    @property
+    @cached_property
+    def title_of_domain(self) -> tuple[sparse.csr_matrix, ...]:
+        """The titles of each domain's items, a column each."""
+        return tuple(self.title[start:stop].T.tocsr() for start, stop in self.bounds)
+
+    @cached_property
+    def last_popularity(self) -> tuple[list[FloatArray], ...]:
+        """The popularity of each domain's items after the last event, whenever that is asked."""
+        after = np.array([self.last_s + 1])
+        return tuple(_popularity(self, after, domain) for domain in range(len(self.bounds)))
+
+    @cached_property
     def last_s(self) -> int:
         """The time of the last event."""
         return int(self.time_s.max(initial=0))
@@ -150,14 +161,25 @@ class Following:
 
 def title_tfidf(titles: pl.DataFrame, vocabulary: Vocabulary) -> sparse.csr_matrix:
     """Return the TF-IDF vectors of the titles by ``item_index``; row 0 pads."""
+    texts = title_texts(titles, vocabulary)
+    vectoriser = title_vectoriser(texts)
+    return vectoriser.transform(texts).tocsr() if vectoriser else sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+
+
+def title_texts(titles: pl.DataFrame, vocabulary: Vocabulary) -> list[str]:
+    """Return the titles by ``item_index``; empty where there is none."""
     joined = vocabulary.table.join(titles, on=["domain", "item_id"], how="left", maintain_order="left")
-    texts = ["", *joined["title"].fill_null("").to_list()]
+    return ["", *joined["title"].fill_null("").to_list()]
+
+
+def title_vectoriser(texts: Sequence[str]) -> TfidfVectorizer | None:
+    """Return what weighs the words of titles as these do; None: not one word is in them."""
     vectoriser = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\w+", dtype=np.float32)  # noqa: S106
     try:
-        return vectoriser.fit_transform(texts).tocsr()
+        return vectoriser.fit(texts)
     except ValueError:
-        # scikit-learn's only word for: not one word in all titles.
-        return sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+        # scikit-learn's only word for it.
+        return None
 
 
 def _unit(vectors: TextVectors) -> FloatArray:
@@ -209,23 +231,50 @@ def expert_scores(
         chosen: which of them.
         domain: whose items.
     """
+    start, stop = memory.bounds[domain]
+    score_XQI = np.empty((len(column_names(experts)), len(chosen), stop - start), np.float32)
+    fill_expert_scores(score_XQI, memory, experts, events, queries, chosen, domain)
+    return torch.from_numpy(score_XQI)
+
+
+def fill_expert_scores(
+    out_XQI: FloatArray,
+    memory: Memory,
+    experts: Sequence[Expert],
+    events: Events,
+    queries: Queries,
+    chosen: IntArray,
+    domain: int,
+) -> None:
+    """Write what ``expert_scores`` returns into an array."""
     asked = Asked.of(events, queries, chosen)
     start, stop = memory.bounds[domain]
-    columns: list[FloatArray] = []
-    if Expert.POPULARITY in experts:
-        columns += popularity(memory, asked.time_s, domain)
-    if Expert.TRANSITIONS in experts:
-        columns.append(np.log(transitions(memory, asked, domain) + SMALLEST))
     profile = asked.profile(memory.bounds[-1][1])
+    column = 0
+    if Expert.POPULARITY in experts:
+        for share_QI in popularity(memory, asked.time_s, domain):
+            out_XQI[column] = share_QI
+            column += 1
+    if Expert.TRANSITIONS in experts:
+        np.log(transitions(memory, asked, domain) + SMALLEST, out=out_XQI[column])
+        column += 1
     if Expert.TITLE in experts:
-        columns.append((profile @ memory.title @ memory.title[start:stop].T).toarray())
+        (profile @ memory.title @ memory.title_of_domain[domain]).toarray(out=out_XQI[column])
+        column += 1
     if Expert.SEMANTICS in experts:
-        columns += [(profile @ memory.text[view]) @ memory.text[view][start:stop].T for view in View]
-    return torch.from_numpy(np.stack(columns) if columns else np.zeros((0, len(chosen), stop - start), np.float32))
+        for view in View:
+            np.matmul(profile @ memory.text[view], memory.text[view][start:stop].T, out=out_XQI[column])
+            column += 1
 
 
 def popularity(memory: Memory, time_s: IntArray, domain: int) -> list[FloatArray]:
     """Return, per half-life, the log share of each item among the domain's events strictly before each time."""
+    if len(time_s) and time_s.min() > memory.last_s:
+        return [np.broadcast_to(share, (len(time_s), share.shape[1])) for share in memory.last_popularity[domain]]
+    return _popularity(memory, time_s, domain)
+
+
+def _popularity(memory: Memory, time_s: IntArray, domain: int) -> list[FloatArray]:
     start, stop = memory.bounds[domain]
     # Shares do not fade together: after the last event they stay as they are.
     moments, of_query = np.unique(np.minimum(time_s, memory.last_s + 1), return_inverse=True)

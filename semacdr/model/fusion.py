@@ -37,7 +37,7 @@ class SourceMix(nn.Module):
 class ThreadFusion(nn.Module):
     """Weighs the three threads of a query."""
 
-    def __init__(self, dim: int, kind: Literal["gate", "mean", "sum", "concat"]) -> None:
+    def __init__(self, dim: int, kind: Literal["gate", "mean", "sum", "concat", "target"]) -> None:
         super().__init__()
         self.kind = kind
         if kind == "gate":
@@ -63,6 +63,8 @@ class ThreadFusion(nn.Module):
             logit_Q3 = self.gate(torch.cat([state_Q3D.flatten(1), facts_QS], dim=1))
         else:
             logit_Q3 = torch.zeros_like(usable_Q3, dtype=state_Q3D.dtype)
+        if self.kind == "target":
+            usable_Q3 = usable_Q3 & (usable_Q3.cumsum(dim=1) == 1)
         weight_Q3 = masked_softmax(logit_Q3, usable_Q3)
         if self.kind == "concat":
             return self.joint((state_Q3D * usable_Q3[:, :, None]).flatten(1)), weight_Q3

@@ -31,13 +31,14 @@ def query_facts(events: Events, queries: Queries, last_s: int, num_domains: int)
     first, stop = events.offsets[queries.user], queries.stop
     facts = np.zeros((len(queries), NUM_FACTS + num_domains), np.float32)
     facts[:, 0] = 1
+    event_s = events.time_s if len(events.time_s) else np.zeros(1, np.int64)
     for domain in range(num_domains):
         here = events.domain == domain
         before = np.concatenate([[0], np.cumsum(here)])
         count = before[stop] - before[first]
         latest = np.maximum.accumulate(np.concatenate([[-1], np.where(here, np.arange(len(here)), -1)]))
         last = latest[stop]
-        days = np.where(count > 0, (queries.time_s - events.time_s[last.clip(min=0)]) / SECONDS_PER_DAY, 0.0)
+        days = np.where(count > 0, (queries.time_s - event_s[last.clip(min=0)]) / SECONDS_PER_DAY, 0.0)
         own = queries.domain == domain
         facts[own, 1] += count[own]
         facts[~own, 2] += count[~own]

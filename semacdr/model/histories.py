@@ -211,20 +211,25 @@ def queries_at(events: Events, user: IntArray, domain: IntArray, time_s: IntArra
 def query_batches(
     events: Events, queries: Queries, max_length: int, batch_size: int
 ) -> Iterator[tuple[IntArray, HistoryBatch]]:
-    """Yield batches of queries of like length, each with its own history: the last ``max_length`` events.
+    """Yield batches of queries whose histories, the last ``max_length`` events, are of like length.
+
+    Queries of one user at one time, such as those for several domains, read one history.
 
     Yields:
-        Which queries these are, and their batch.
+        Which queries these are, and their batch: at most ``batch_size`` histories.
     """
     first = np.maximum(events.offsets[queries.user], queries.stop - max_length)
-    order = np.argsort(queries.stop - first, kind="stable")
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    history, row_of = np.unique(np.stack([queries.stop - first, first], axis=1), axis=0, return_inverse=True)
+    by_history = np.argsort(row_of, kind="stable")
+    edges = np.searchsorted(row_of[by_history], np.arange(0, len(history) + batch_size, batch_size))
+    for number, start in enumerate(range(0, len(history), batch_size)):
+        chosen = by_history[edges[number] : edges[number + 1]]
+        rows = history[start : start + batch_size]
         batch = padded(
             events,
-            first[chosen],
-            queries.stop[chosen],
-            row=np.arange(len(chosen)),
+            rows[:, 1],
+            rows.sum(axis=1),
+            row=row_of[chosen] - start,
             position=queries.stop[chosen] - first[chosen] - 1,
             domain=queries.domain[chosen],
             time_s=queries.time_s[chosen],

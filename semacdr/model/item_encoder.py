@@ -37,6 +37,12 @@ class ItemVectors:
     vector_RD: Float[Tensor, "rows dim"]
     weight_R3: Float[Tensor, "rows 3"]
     """Share of each view in the vector, in the order of ``ItemView``; all 0 for an item without any view."""
+
+
+@dataclass(frozen=True)
+class ItemViews(ItemVectors):
+    """Items and their two texts in the model's width."""
+
     agnostic_RD: Float[Tensor, "rows dim"]
     specific_RD: Float[Tensor, "rows dim"]
 
@@ -44,10 +50,11 @@ class ItemVectors:
 class Projection(nn.Module):
     """A text vector in the model's width: LN(W2 GELU(W1 z) + W z + B_d A_d z), d being the item's domain.
 
-    The last term is each domain's own addition of low rank (Hu et al. 2021, LoRA, section 4.1); B_d starts at 0.
+    The last term is each domain's own addition of low rank (Hu et al. 2021, LoRA, section 4.1); B_d starts at 0. As a
+    mixture it is the sum of all of them, each weighed by softmax(R z).
     """
 
-    def __init__(self, text_dim: int, dim: int, rank: int, num_domains: int) -> None:
+    def __init__(self, text_dim: int, dim: int, rank: int, num_domains: int, *, mixture: bool = False) -> None:
         super().__init__()
         self.rank, self.num_domains = rank, num_domains
         # All that reads the text is one matrix, the adapters' first halves too: one product over a large input.
@@ -57,6 +64,8 @@ class Projection(nn.Module):
         if rank:
             self.adapter = nn.Linear(rank * num_domains, dim, bias=False)
             nn.init.zeros_(self.adapter.weight)
+        if rank and mixture:
+            self.router = nn.Linear(text_dim, num_domains)
 
     def forward(self, z_RK: Float[Tensor, "rows text"], domain_R: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
         """Return the projected vectors."""
@@ -64,8 +73,11 @@ class Projection(nn.Module):
         read = self.hidden_and_skip(z_RK)
         projected = self.out(nn.functional.gelu(read[:, :dim])) + read[:, dim : 2 * dim]
         if self.rank:
-            own_RN = nn.functional.one_hot(domain_R, self.num_domains).to(read.dtype)
-            low = read[:, 2 * dim :].view(-1, self.num_domains, self.rank) * own_RN[:, :, None]
+            if hasattr(self, "router"):
+                share_RN = torch.softmax(self.router(z_RK), dim=1)
+            else:
+                share_RN = nn.functional.one_hot(domain_R, self.num_domains).to(read.dtype)
+            low = read[:, 2 * dim :].view(-1, self.num_domains, self.rank) * share_RN[:, :, None]
             projected = projected + self.adapter(low.flatten(1))
         normed: Tensor = self.norm(projected)
         return normed
@@ -91,7 +103,9 @@ class ItemEncoder(nn.Module):
             self.register_buffer(f"{view}_text", whitened_I1K)
             self.register_buffer(f"{view}_present", present_I1)
             rank = config.adapter_rank if view is ItemView.SPECIFIC else 0
-            self.projections[view] = Projection(whitened_I1K.shape[1], config.dim, rank, self.num_domains)
+            self.projections[view] = Projection(
+                whitened_I1K.shape[1], config.dim, rank, self.num_domains, mixture=config.adapter_mixture
+            )
         if ItemView.ID in config.views:
             self.ids = nn.Embedding(len(catalogue.domain_I1), config.dim, padding_idx=0)
             nn.init.normal_(self.ids.weight, std=ID_STD)
@@ -105,7 +119,7 @@ class ItemEncoder(nn.Module):
             self.joint = nn.Linear(len(ItemView) * config.dim, config.dim)
         self.norm = nn.LayerNorm(config.dim)
 
-    def forward(self, item_R: Int[Tensor, " rows"]) -> ItemVectors:
+    def forward(self, item_R: Int[Tensor, " rows"]) -> ItemViews:
         """Return the vectors of items by ``item_index``; in training, some IDs are hidden."""
         domain_R, support_R = self.domain_I1[item_R], self.support_I1[item_R]
         text = {view: self._text(view, item_R) for view in TEXT_VIEWS}
@@ -125,7 +139,7 @@ class ItemEncoder(nn.Module):
         else:
             share_R3 = present_R3.to(id_RD.dtype) if self.config.item_fusion == "sum" else weight_R3
             fused_RD = (share_R3[:, :, None] * views_R3D).sum(dim=1)
-        return ItemVectors(self.norm(fused_RD), weight_R3, views_R3D[:, 0], views_R3D[:, 1])
+        return ItemViews(self.norm(fused_RD), weight_R3, views_R3D[:, 0], views_R3D[:, 1])
 
     def _text(
         self, view: ItemView, item_R: Int[Tensor, " rows"]

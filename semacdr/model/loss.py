@@ -31,7 +31,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         candidate_KD: Tensor,
         at_target_P: Tensor,
         weight_P: Tensor,
-        offset: float,
+        offset: float | Tensor,
     ) -> Tensor:
         loss = state_PD.new_zeros(())
         grad_state_PD = torch.empty_like(state_PD)
@@ -42,7 +42,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part = slice(start, start + size)
             state_CD, own_CD, weight_C = state_PD[part], target_PD[part], weight_P[part]
             score_CK = state_CD @ candidate_KD.T
-            if offset:
+            if isinstance(offset, Tensor) or offset:
                 score_CK += offset
             hit_C = torch.nonzero(at_target_P[part] >= 0)[:, 0]
             score_CK[hit_C, at_target_P[part][hit_C]] = -torch.inf
@@ -86,7 +86,7 @@ def sampled_cross_entropy(
     candidate_KD: Float[Tensor, "candidates dim"],
     at_target_P: Int[Tensor, " positions"],
     weight_P: Float[Tensor, " positions"],
-    stands_for: float = 1.0,
+    stands_for: float | Float[Tensor, " candidates"] = 1.0,
 ) -> Float[Tensor, ""]:
     """Return the weighted sum of the cross-entropy of each target among itself and the candidates.
 
@@ -96,11 +96,12 @@ def sampled_cross_entropy(
         candidate_KD: vectors of candidates that all positions share.
         at_target_P: which candidate is a position's own target; -1: none.
         weight_P: weight of each position; no gradient flows into it.
-        stands_for: items that each candidate stands for: its score is raised by the logarithm (logQ correction,
-            Bengio and Senecal 2008, section III.A; 1: none).
+        stands_for: items that each candidate stands for, or all alike: its score is raised by the logarithm (logQ
+            correction, Bengio and Senecal 2008, section III.A; 1: none).
     """
+    offset = stands_for.log() if isinstance(stands_for, Tensor) else math.log(stands_for)
     loss: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        state_PD, target_PD, candidate_KD, at_target_P, weight_P, math.log(stands_for)
+        state_PD, target_PD, candidate_KD, at_target_P, weight_P, offset
     )
     return loss
 

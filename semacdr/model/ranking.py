@@ -1,9 +1,9 @@
-"""Full ranking: the rank that a target is given among every item of its domain less the user's own history.
+"""The rank that a target is given among every item of its domain less the user's own history, or among drawn ones.
 
 Ties are broken by a seeded permutation of the items, never by item order.
 """
 
-# Shapes: Q queries, I items of one domain, K ranks kept.
+# Shapes: Q queries, I items of one domain, K ranks kept, C drawn candidates.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,7 +37,14 @@ class Ranks:
 
 
 def rank_targets(
-    scorer: Scorer, events: Events, queries: Queries, vocabulary: Vocabulary, *, seed: int, keep: int = 0
+    scorer: Scorer,
+    events: Events,
+    queries: Queries,
+    vocabulary: Vocabulary,
+    *,
+    seed: int,
+    keep: int = 0,
+    among_QC: IntArray | None = None,
 ) -> Ranks:
     """Rank every query's target among all items of its domain that the user has not had before.
 
@@ -50,6 +57,7 @@ def rank_targets(
         vocabulary: of the items.
         seed: of the permutation that breaks ties.
         keep: first candidates to return.
+        among_QC: ``item_index`` of other candidates than all, the target not among them; None: all.
 
     Raises:
         DataError: a score is not finite.
@@ -65,10 +73,14 @@ def rank_targets(
                     f"scores of domain {vocabulary.domains[domain]} are not finite",
                     do="train again with a lower learning_rate",
                 )
-            row, column = histories_of(events, queries, chosen, domain)
             own_Q1 = torch.from_numpy(queries.item[chosen] - start)[:, None]
             target_Q1 = score_QI.gather(1, own_Q1)
-            score_QI = score_QI.index_put((torch.from_numpy(row), torch.from_numpy(column - start)), _LOWEST)
+            if among_QC is None:
+                row, column = histories_of(events, queries, chosen, domain)
+                score_QI = score_QI.index_put((torch.from_numpy(row), torch.from_numpy(column - start)), _LOWEST)
+            else:
+                drawn_QC = torch.from_numpy(among_QC[chosen] - start)
+                score_QI = torch.full_like(score_QI, -torch.inf).scatter(1, drawn_QC, score_QI.gather(1, drawn_QC))
             score_QI.scatter_(1, own_Q1, target_Q1)
             # From here on items stand in permuted order, so that what comes first wins a tie.
             place_I = torch.from_numpy(np.argsort(permutation))

@@ -3,19 +3,21 @@
 Retrieval can take it apart: each column's best items are candidates, and the final score ranks their union.
 """
 
-# Shapes: Q queries, I items of one domain, X columns (the trained score first), R items and the padding, D model width.
+# Shapes: Q queries, I items of one domain, X columns (the trained score first), R items and the padding, D model width,
+# B buckets of support, N domains, K items of a query.
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from semacdr.model.config import Expert
-from semacdr.model.experts import Memory, column_names, expert_scores
-from semacdr.model.gate import ScoreGate, query_facts, support_bucket
+from semacdr.model.experts import Memory, column_names, fill_expert_scores
+from semacdr.model.gate import NUM_BUCKETS, ScoreGate, query_facts, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.vocabulary import Vocabulary
 
@@ -39,6 +41,20 @@ class Scoring:
         support = np.bincount(memory.item, minlength=memory.bounds[-1][1]).astype(np.int64)
         return cls(experts=experts, memory=memory, gate=gate, bucket=support_bucket(support))
 
+    @cached_property
+    def share_IB(self) -> tuple[Tensor, ...]:  # noqa: N802 (the shape)
+        """Of each domain, the share of each item in the mean of those of its bucket: [items, buckets]."""
+        shares = []
+        for start, stop in self.memory.bounds:
+            of_bucket_IB = torch.nn.functional.one_hot(torch.from_numpy(self.bucket[start:stop]), NUM_BUCKETS).float()
+            shares.append(of_bucket_IB / of_bucket_IB.sum(dim=0).clamp(min=1))
+        return tuple(shares)
+
+    @cached_property
+    def zero_shot_N(self) -> npt.NDArray[np.bool_]:  # noqa: N802 (the shape)
+        """Which domains no event of the fit lies in."""
+        return np.array([not self.bucket[start:stop].any() for start, stop in self.memory.bounds])
+
 
 @dataclass(frozen=True)
 class FinalScorer:
@@ -61,11 +77,13 @@ class FinalScorer:
     def scores(self, chosen: IntArray, domain: int) -> Float[Tensor, "columns queries items"]:
         """Return every column's scores of a domain's items."""
         start, stop = self.vocabulary.bounds[domain]
-        trained_QI = self.vector_QD[torch.from_numpy(chosen)] @ self.vector_RD[start:stop].T
-        if self.scoring is None:
-            return trained_QI[None]
-        expert_XQI = expert_scores(self.scoring.memory, self.scoring.experts, self.events, self.queries, chosen, domain)
-        return torch.cat([trained_QI[None], expert_XQI])
+        # One piece of memory for all columns: putting them together afterwards would cost as much as most of them.
+        score_XQI = torch.empty(len(self.columns), len(chosen), stop - start)
+        torch.mm(self.vector_QD[torch.from_numpy(chosen)], self.vector_RD[start:stop].T, out=score_XQI[0])
+        if self.scoring is not None:
+            memory, experts = self.scoring.memory, self.scoring.experts
+            fill_expert_scores(score_XQI[1:].numpy(), memory, experts, self.events, self.queries, chosen, domain)
+        return score_XQI
 
     def final(self, score_XQI: Tensor, chosen: IntArray, domain: int) -> Float[Tensor, "queries items"]:
         """Return the final scores, from the columns'."""
@@ -80,6 +98,29 @@ class FinalScorer:
         """Return the final scores of a domain's items."""
         return self.final(self.scores(chosen, domain), chosen, domain)
 
+    def lifts(self, score_XQI: Tensor, chosen: IntArray, domain: int, index_QK: Tensor) -> Tensor:
+        """Return how far each column lifts some items above the domain's mean item of like support: [columns, Q, K].
+
+        What the gate adds to or takes from all items of one support is no column's doing.
+
+        Args:
+            score_XQI: of ``scores``.
+            chosen: the queries.
+            domain: of the items.
+            index_QK: which items, counted from the domain's first.
+        """
+        at_XQK = score_XQI.gather(2, index_QK.expand(len(score_XQI), -1, -1))
+        if self.scoring is None:
+            return at_XQK - score_XQI.mean(dim=2, keepdim=True)
+        start, stop = self.vocabulary.bounds[domain]
+        bucket_I = torch.from_numpy(self.scoring.bucket[start:stop])
+        mean_XQK = (score_XQI @ self.scoring.share_IB[domain]).gather(
+            2, bucket_I[index_QK].expand(len(score_XQI), -1, -1)
+        )
+        gate = self.scoring.gate
+        weight_XQ1 = gate.weights(self._facts[torch.from_numpy(chosen)]).T[:, :, None]
+        return (weight_XQ1 + gate.by_support[:, bucket_I[index_QK]]) * (at_XQK - mean_XQK)
+
     def candidates(self, chosen: IntArray, domain: int, per_column: int) -> Bool[Tensor, "queries items"]:
         """Return which items are among the best ``per_column`` of any column: what a second stage would re-score."""
         score_XQI = self.scores(chosen, domain)
@@ -93,4 +134,8 @@ class FinalScorer:
     def _facts(self) -> Tensor:
         assert self.scoring is not None
         num_domains = len(self.vocabulary.domains)
-        return torch.from_numpy(query_facts(self.events, self.queries, self.scoring.memory.last_s, num_domains))
+        facts = torch.from_numpy(query_facts(self.events, self.queries, self.scoring.memory.last_s, num_domains))
+        # Of a domain that the gate was not fitted on it knows nothing: the weights are those of the mean query.
+        unknown_Q = torch.from_numpy(self.scoring.zero_shot_N[self.queries.domain])
+        facts[unknown_Q, 1:] = self.scoring.gate.mean_F[1:]
+        return facts

@@ -31,17 +31,25 @@ class TextVectors:
     """As the encoder gave them, for telling near-duplicates; not part of a checkpoint."""
 
 
-def read_text_vectors(folder: Path, vocabulary: Vocabulary) -> Mapping[View, TextVectors]:
+def read_text_vectors(
+    folder: Path, vocabulary: Vocabulary, *, whitened_as: Path | None = None
+) -> Mapping[View, TextVectors]:
     """Return both views of every item of the vocabulary.
+
+    Args:
+        folder: an ``embeddings`` artifact.
+        vocabulary: of the items.
+        whitened_as: another such artifact, whose whitening is to be taken; None: its own.
 
     Raises:
         DataError: vectors of another width than the whitening, or none at all.
         StoreError: the whitening cannot be read.
     """
+    file = (whitened_as or folder) / WHITENING_FILE
     try:
-        whitening = load_file(folder / WHITENING_FILE)
+        whitening = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise StoreError(f"{folder / WHITENING_FILE} cannot be read", found=error, do="make embeddings anew") from error
+        raise StoreError(f"{file} cannot be read", found=error, do="make embeddings anew") from error
     files = table_files(folder, "embeddings")
     if not files:
         raise DataError("embeddings: table embeddings has no file", expected=f"embeddings.parquet in {folder}")

@@ -1,31 +1,52 @@
-"""The recommendations stage: the top items of each domain for each user, and the vectors they come from."""
+"""The recommendations stage: the top items of each domain for each user, and the vectors they come from.
+
+Users are read, ranked and written a shard at a time, so memory does not grow with them. A shard that is finished lies
+in the run's own folder until all are: a run that was killed goes on with the next.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import torch
 
+from semacdr import tables
 from semacdr.dataset import Recommendations
+from semacdr.errors import DataError
 from semacdr.manifest import Facts
-from semacdr.model.checkpoint import LoadedModel, load_checkpoint
-from semacdr.model.histories import Events, queries_at, read_events
-from semacdr.model.scorer import FinalScorer
-from semacdr.model.semacdr import UserStates
+from semacdr.model.checkpoint import LoadedModel
+from semacdr.model.histories import Events, events_of, queries_at
 from semacdr.progress import Progress
+from semacdr.recommendations.cold import cold_shares
+from semacdr.recommendations.last import Last
+from semacdr.recommendations.lists import Lister
+from semacdr.recommendations.rows import rows_of
+from semacdr.recommendations.serving import Serving, open_serving
 from semacdr.spread import Advance, Shard, Spread, here
 from semacdr.tables import table_files
 
-# Shapes: Q queries (one per user and domain), I items of one domain, K ranks, D model width.
+# Shapes: Q queries (one per user and domain), I items, D model width.
 
-_USERS_PER_SHARD = 20_000
-_QUERIES_PER_BLOCK = 256
-_HISTORIES = ("its own domain's history", "the other domains' histories", "the mixed history")
-_VIEWS = ("agnostic view", "specific view", "ID")
+USERS_PER_SHARD = 10_000
+TABLES = ("user_vectors", "recommendations")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run works, and what it takes over; only ``last`` shapes what comes out, where the config asks for it."""
+
+    shards: Path
+    """A folder of this run's own, for finished shards; where they are spread over machines, all of them have it."""
+    last: Last | None = None
+    """The last version, if it was made by the same rules from the same checkpoint."""
 
 
 @torch.inference_mode()
@@ -33,73 +54,112 @@ def recommend_all(
     config: Recommendations,
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
+    run: Run,
     progress: Progress,
     spread: Spread = here,
 ) -> Facts:
     """Rank every domain for every user as of the end of the log, shard by shard.
 
-    A domain with fewer than ``top_k`` items that the user has not had gives fewer ranks.
+    A domain with fewer than ``top_k`` items that the user may get gives fewer ranks.
 
     Args:
-        config: how many ranks.
-        inputs: folders of checkpoint, sequences and items.
+        config: how many ranks, and of what.
+        inputs: folders of ``sequences`` and of what ``open_serving`` takes.
         outputs: folders of recommendations, user_vectors and item_vectors.
+        run: where finished shards lie.
         progress: counts users.
         spread: where the shards of users are ranked.
 
     Raises:
-        DataError: the checkpoint does not fit the items.
+        ConfigError: the availability is no condition in SQL.
+        DataError: the checkpoint does not fit the items, or a domain has no available item.
     """
-    model, events = _loaded(inputs["checkpoint"], inputs["sequences"])
-    items = pl.read_parquet(
-        table_files(inputs["items"], "items"), columns=["domain", "item_id"], hive_partitioning=False
-    )
-    model.check_items(items)
+    folders = tuple(sorted(inputs.items()))
+    serving = _serving(config, folders)
+    model = serving.lister.model
     _write_item_vectors(model, outputs["item_vectors"])
-    now_s = int(events.time_s.max()) + 1
-    for table in ("recommendations", "user_vectors"):
-        (outputs[table] / table).mkdir()
-    starts = range(0, events.num_users, _USERS_PER_SHARD)
-    parts = [range(start, min(start + _USERS_PER_SHARD, events.num_users)) for start in starts]
-    shards = [
-        Shard(f"part {number}", (config, dict(inputs), dict(outputs), number, users), len(users))
-        for number, users in enumerate(parts)
-    ]
-    with progress.task("recommend", total=events.num_users) as task:
+    files = table_files(inputs["sequences"], "sequences")
+    num_users = sum(pq.read_metadata(file).num_rows for file in files)
+    if not num_users:
+        raise DataError("sequences: no user has a sequence", found=inputs["sequences"], do="check ingest")
+    now_s = int(pl.scan_parquet(files).select(pl.col("timestamps_s").list.max().max()).collect().item()) + 1
+    last = run.last if config.users == "new_events" else None
+    for table in TABLES:
+        (run.shards / table).mkdir(parents=True, exist_ok=True)
+    with progress.task("recommend", total=num_users) as task:
+        parts = {f"part-{number:05d}.parquet": users for number, users in enumerate(_parts(files))}
+        open_parts = {name: users for name, users in parts.items() if not (run.shards / TABLES[-1] / name).exists()}
+        task.advance(sum(len(users.rows) for name, users in parts.items() if name not in open_parts))
+        work = Work(config, folders, run.shards, last, now_s)
+        shards = [Shard(name, (work, name, users), len(users.rows)) for name, users in open_parts.items()]
         for _ in spread(recommend_users, shards, task.advance):
             pass
-    _loaded.cache_clear()
-    return Facts(
-        rows_in=events.num_users,
-        details={"as_of_s": now_s, "top_k": config.top_k, "domains": list(model.vocabulary.domains)},
-    )
+    _serving.cache_clear()
+    for table in TABLES:
+        shutil.copytree(run.shards / table, outputs[table] / table)
+    shutil.rmtree(run.shards)
+    details: dict[str, Any] = {
+        "as_of_s": now_s,
+        "top_k": config.top_k,
+        "domains": list(model.vocabulary.domains),
+        "zero_shot_domains": list(model.zero_shot_domains),
+        "new_items": serving.new_items,
+        "available_items": int(serving.lister.available.sum()),
+        "users_ranked": _users_as_of(outputs["recommendations"], now_s),
+        "cold": (cold := cold_shares(model, inputs["sequences"], outputs["recommendations"])),
+    }
+    shown = {name: value for name, value in cold["all"].items() if value is not None}
+    return Facts(rows_in=num_users, details=details, metrics={f"cold_share_{name}": v for name, v in shown.items()})
+
+
+@dataclass(frozen=True)
+class Users:
+    """Some users: rows of a file of ``sequences``."""
+
+    file: Path
+    rows: range
+
+
+def _parts(files: list[Path]) -> Iterator[Users]:
+    for file in files:
+        num_rows = pq.read_metadata(file).num_rows
+        for start in range(0, num_rows, USERS_PER_SHARD):
+            yield Users(file, range(start, min(start + USERS_PER_SHARD, num_rows)))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all shards of a run share."""
+
+    config: Recommendations
+    folders: tuple[tuple[str, Path], ...]
+    shards: Path
+    last: Last | None
+    now_s: int
 
 
 @torch.inference_mode()
-def recommend_users(
-    config: Recommendations,
-    inputs: Mapping[str, Path],
-    outputs: Mapping[str, Path],
-    number: int,
-    users: range,
-    *,
-    advance: Advance,
-) -> None:
-    """Write the part of that number: the recommendations and vectors of some users. ``advance`` takes users."""
-    model, events = _loaded(inputs["checkpoint"], inputs["sequences"])
-    now_s = int(events.time_s.max()) + 1
-    user_vectors, ranked = _shard(model, events, np.asarray(users), now_s, config.top_k)
-    shard = f"part-{number:05d}.parquet"
-    user_vectors.write_parquet(outputs["user_vectors"] / "user_vectors" / shard)
-    ranked.write_parquet(outputs["recommendations"] / "recommendations" / shard)
-    advance(len(users))
+def recommend_users(work: Work, name: str, users: Users, *, advance: Advance) -> None:
+    """Write the shard of some users. ``advance`` takes users."""
+    scan = pl.scan_parquet(users.file, glob=False, hive_partitioning=False)
+    sequences = scan.slice(users.rows.start, len(users.rows)).collect()
+    serving = _serving(work.config, work.folders)
+    _write_shard(work.shards, name, _shard(serving, sequences, work.now_s, work.config.top_k, work.last))
+    advance(sequences.height)
 
 
 @lru_cache(maxsize=1)
-def _loaded(checkpoint: Path, sequences: Path) -> tuple[LoadedModel, Events]:
-    """Load a model and all events, once in a process."""
-    model = load_checkpoint(checkpoint)
-    return model, read_events(sequences, model.vocabulary)
+def _serving(config: Recommendations, folders: tuple[tuple[str, Path], ...]) -> Serving:
+    """Load what ranks, once in a process."""
+    return open_serving(config, dict(folders))
+
+
+def _write_shard(folder: Path, name: str, frames: Mapping[str, pl.DataFrame]) -> None:
+    """Put both tables' files in place, the recommendations last: where theirs is, the shard is whole."""
+    for table in TABLES:
+        partial = folder / f"{table}-{name}.tmp"
+        frames[table].write_parquet(partial)
+        partial.replace(folder / table / name)
 
 
 def _write_item_vectors(model: LoadedModel, output: Path) -> None:
@@ -116,19 +176,30 @@ def _write_item_vectors(model: LoadedModel, output: Path) -> None:
 
 
 def _shard(
-    model: LoadedModel, events: Events, users: np.ndarray, now_s: int, top_k: int
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+    serving: Serving, sequences: pl.DataFrame, now_s: int, top_k: int, last: Last | None
+) -> dict[str, pl.DataFrame]:
+    lister = serving.lister
+    if last is None:
+        return rank_users(lister, sequences, now_s, top_k)
+    kept = last.unchanged(sequences, lister.model.vocabulary, lister.available)
+    anew = sequences.join(kept["user_vectors"].select("user_id"), on="user_id", how="anti")
+    fresh = rank_users(lister, anew, now_s, top_k)
+    order = {"user_vectors": ("user_id", "domain"), "recommendations": ("user_id", "domain", "rank")}
+    return {table: pl.concat([kept[table], fresh[table]]).sort(*order[table]) for table in TABLES}
+
+
+def rank_users(lister: Lister, sequences: pl.DataFrame, now_s: int, top_k: int) -> dict[str, pl.DataFrame]:
+    """Return the rows of ``user_vectors`` and ``recommendations`` of some users, as of a time."""
+    model = lister.model
+    events: Events = events_of(sequences, model.vocabulary)
     num_domains = len(model.vocabulary.domains)
-    user_Q = np.repeat(users, num_domains)
-    domain_Q = np.tile(np.arange(num_domains), len(users))
+    user_Q = np.repeat(np.arange(events.num_users), num_domains)
+    domain_Q = np.tile(np.arange(num_domains), events.num_users)
     queries = queries_at(events, user_Q, domain_Q, np.full(len(user_Q), now_s))
     states = model.user_states(events, queries)
     scorer = model.scorer(events, queries, states)
     names = pl.DataFrame(
-        {
-            "user_id": events.user_ids[user_Q],
-            "domain": pl.Series(model.vocabulary.domains)[domain_Q],
-        }
+        {"user_id": events.user_ids[user_Q], "domain": pl.Series(model.vocabulary.domains, dtype=pl.String)[domain_Q]}
     )
     weight_Q3 = states.weight_Q3.numpy().astype(np.float64)
     vector_QD = states.vector_QD.numpy()
@@ -137,65 +208,16 @@ def _shard(
         *(pl.Series(f"weight_{history}", weight_Q3[:, n]) for n, history in enumerate(("target", "source", "mixed"))),
     )
     ranked = pl.concat(
-        [
-            _ranked(names, states, model, chosen, score_QK, item_QK)
-            for chosen, score_QK, item_QK in _top_items(model, events, scorer, user_Q, domain_Q, top_k)
-        ]
-    )
-    return user_vectors.sort("user_id", "domain"), ranked.sort("user_id", "domain", "rank")
+        rows_of(model, names, events, states, block, scorer.columns)
+        for block in lister.rank(events, queries, scorer, top_k)
+    ).with_columns(as_of_s=pl.lit(now_s, pl.Int64))
+    return {
+        "user_vectors": user_vectors.sort("user_id", "domain"),
+        "recommendations": ranked.select(list(tables.Recommendations.columns())).sort("user_id", "domain", "rank"),
+    }
 
 
-def _top_items(
-    model: LoadedModel, events: Events, scorer: FinalScorer, user_Q: np.ndarray, domain_Q: np.ndarray, top_k: int
-) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-    """Yield, for some queries of one domain, scores and ``item_index`` of their best unseen items."""
-    for domain, (start, stop) in enumerate(model.vocabulary.bounds):
-        of_domain = np.flatnonzero(domain_Q == domain)
-        for begin in range(0, len(of_domain), _QUERIES_PER_BLOCK):
-            chosen = of_domain[begin : begin + _QUERIES_PER_BLOCK]
-            score_QI = scorer(chosen, domain)
-            for row, user in enumerate(user_Q[chosen]):
-                seen = events.item[events.offsets[user] : events.offsets[user + 1]]
-                score_QI[row, seen[(seen >= start) & (seen < stop)] - start] = -torch.inf
-            best = score_QI.topk(min(top_k, stop - start), dim=1)
-            yield chosen, best.values, best.indices + start
-
-
-def _ranked(
-    names: pl.DataFrame,
-    states: UserStates,
-    model: LoadedModel,
-    chosen: np.ndarray,
-    score_QK: torch.Tensor,
-    item_QK: torch.Tensor,
-) -> pl.DataFrame:
-    num_ranks = score_QK.shape[1]
-    score = score_QK.flatten().double().numpy()
-    item = item_QK.flatten().numpy()
-    user_ND = states.vector_QD[chosen].repeat_interleave(num_ranks, dim=0)
-    trained = (user_ND * model.items.vector_RD[item]).sum(dim=1).double().numpy()
-    rows = names[np.repeat(chosen, num_ranks)]
-    table = rows.select(
-        "user_id",
-        "domain",
-        pl.Series("rank", np.tile(np.arange(1, num_ranks + 1), len(chosen))),
-        model.vocabulary.table["item_id"].gather(item - 1).alias("item_id"),
-        pl.Series("score", score),
-        pl.Series("trained_score", trained),
-        pl.Series("reason", _reasons(states.weight_Q3[chosen], model.items.weight_R3[item], num_ranks)),
-    )
-    # An item that the user has had stands at the end with -inf where the domain has too few others.
-    return table.filter(np.isfinite(score))
-
-
-def _reasons(history_Q3: torch.Tensor, view_R3: torch.Tensor, num_ranks: int) -> list[str]:
-    share_Q, history_Q = history_Q3.max(dim=1)
-    share_R, view_R = view_R3.max(dim=1)
-    texts = [
-        f"most weight on {_HISTORIES[which]} ({share:.0%})" if share > 0 else "no history: what most people start with"
-        for share, which in zip(share_Q.tolist(), history_Q.tolist(), strict=True)
-    ]
-    return [
-        f"{texts[row // num_ranks]} and the item's {_VIEWS[which]} ({share:.0%})"
-        for row, (share, which) in enumerate(zip(share_R.tolist(), view_R.tolist(), strict=True))
-    ]
+def _users_as_of(recommendations: Path, now_s: int) -> int:
+    files = table_files(recommendations, "recommendations")
+    made_now = pl.scan_parquet(files).filter(pl.col("as_of_s") == now_s)
+    return int(made_now.select(pl.col("user_id").n_unique()).collect(engine="streaming").item())

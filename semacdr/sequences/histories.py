@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
 from semacdr.database import read_sql, work_database, write_parquet
-from semacdr.dataset import Split
+from semacdr.dataset import Protocol, Split
 from semacdr.errors import DataError
 from semacdr.manifest import Facts
 from semacdr.settings import DuckDbSettings
@@ -46,13 +47,13 @@ def build(split: Split, interactions: Path, output: Path, limits: DuckDbSettings
     """Write ``sequences.parquet``: the full history of every user, whatever ``split.max_length`` is.
 
     Args:
-        split: the quantiles of the two cuts.
+        split: the protocol, and for ``gts`` the quantiles of the two cuts.
         interactions: folder of the ``interactions`` artifact.
         output: the new artifact's folder.
         limits: of DuckDB; its working files lie in ``output`` and are removed.
 
     Returns:
-        Events read, the two cuts, targets per part and domain, and users by number of domains.
+        Events read, the two cuts (``gts`` alone), targets per part and domain, and users by number of domains.
 
     Raises:
         ConfigError: the memory limit is wrong or too small.
@@ -61,10 +62,7 @@ def build(split: Split, interactions: Path, output: Path, limits: DuckDbSettings
     with work_database(limits, output) as connection:
         files = [str(file) for file in table_files(interactions, "interactions")]
         connection.read_parquet(files, hive_partitioning=False).create_view("interactions")
-        quantiles = {"validation_quantile": split.validation_quantile, "test_quantile": split.test_quantile}
-        t_validation_s, t_test_s = connection.execute(read_sql("sequences/cuts"), quantiles).fetchall()[0]
-        cuts = {"t_validation_s": t_validation_s, "t_test_s": t_test_s}
-        connection.execute(read_sql("sequences/marked_events"), cuts)
+        cuts = _mark(connection, split)
         counts = connection.execute(read_sql("sequences/part_counts")).fetchall()
         _demand_parts(split, counts)
         overlap = connection.execute(read_sql("sequences/overlap")).fetchall()
@@ -72,6 +70,7 @@ def build(split: Split, interactions: Path, output: Path, limits: DuckDbSettings
         write_parquet(output / "sequences.parquet", SEQUENCES, _folded(events), USERS_PER_GROUP)
     num_events = sum(row[2] for row in counts)
     details: dict[str, Any] = {
+        "protocol": split.protocol.value,
         **cuts,
         "num_users": sum(users for _, users in overlap),
         "num_events": num_events,
@@ -81,6 +80,18 @@ def build(split: Split, interactions: Path, output: Path, limits: DuckDbSettings
     }
     log.info("sequences", rows_in=num_events, rows_out=details["num_users"], **cuts)
     return Facts(rows_in=num_events, details=details)
+
+
+def _mark(connection: duckdb.DuckDBPyConnection, split: Split) -> dict[str, int]:
+    """Make the table ``marked_events``; return the two cuts, none under ``loo``."""
+    if split.protocol is Protocol.LOO:
+        connection.execute(read_sql("sequences/marked_events_loo"))
+        return {}
+    quantiles = {"validation_quantile": split.validation_quantile, "test_quantile": split.test_quantile}
+    t_validation_s, t_test_s = connection.execute(read_sql("sequences/cuts"), quantiles).fetchall()[0]
+    cuts = {"t_validation_s": t_validation_s, "t_test_s": t_test_s}
+    connection.execute(read_sql("sequences/marked_events"), cuts)
+    return cuts
 
 
 def _per_part(counts: list[tuple[Any, ...]], column: int) -> dict[str, dict[str, int]]:
@@ -95,6 +106,13 @@ def _demand_parts(split: Split, counts: list[tuple[Any, ...]]) -> None:
     empty = [part for part, count in events.items() if count == 0]
     if not empty:
         return
+    if split.protocol is Protocol.LOO:
+        raise DataError(
+            f"sequences: leave-one-out leaves no events for {', '.join(empty)}",
+            found=", ".join(f"{count} events for {part}" for part, count in events.items()),
+            expected="users with at least three events",
+            do="give the data set more data, or set split.protocol to gts",
+        )
     advice = {
         Part.TRAIN: f"raise split.validation_quantile (now {split.validation_quantile})",
         Part.VALIDATION: "set split.validation_quantile and split.test_quantile further apart "

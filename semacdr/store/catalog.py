@@ -34,9 +34,9 @@ _PARAMETER = re.compile(r"\$(\w+)")
 def rebuild_catalog(store: Store) -> Path:
     """Write ``catalog.duckdb`` anew from the manifests, and return its path on this machine.
 
-    Tables: ``artifacts``, ``files``, ``lineage`` and ``aliases``. Views: one per table at ``current`` and
-    ``<table>_versions`` over all versions; ``semantics_responses`` over the LLM's answers; then every
-    ``sql/catalog/*.sql`` whose needs are there.
+    Tables: ``artifacts``, ``files``, ``lineage`` and ``aliases``. Views: one per table at ``current``,
+    ``<table>_production`` at that alias and ``<table>_versions`` over all versions; ``semantics_responses`` over the
+    LLM's answers; then every ``sql/catalog/*.sql`` whose needs are there.
     """
     return store.replace_catalog(lambda path: _write(store, path))
 
@@ -101,9 +101,10 @@ def _root(store: Store, known: list[Manifest]) -> str:
 def _view_statements(shelf: Shelf, known: list[Manifest], histories: Histories) -> Iterator[str]:
     for artifact, schemas in tables.TABLES.items():
         versions = [manifest for manifest in known if manifest.name == artifact]
-        current = [m for m in versions if _is_current(histories, m)]
+        at = {alias: [m for m in versions if _is_at(histories, m, alias)] for alias in ("current", "production")}
         for table in schemas:
-            for view, chosen in ((table, current), (f"{table}_versions", versions)):
+            views = {table: at["current"], f"{table}_production": at["production"], f"{table}_versions": versions}
+            for view, chosen in views.items():
                 statement = view_sql(shelf, view, table, chosen)
                 if statement:
                     yield statement
@@ -127,8 +128,8 @@ def _responses_view(connection: duckdb.DuckDBPyConnection, files: str) -> str:
     return f"create view {tables.RESPONSES} as {source}"
 
 
-def _is_current(histories: Histories, manifest: Manifest) -> bool:
-    moves = histories[manifest.dataset, manifest.name].get("current")
+def _is_at(histories: Histories, manifest: Manifest, alias: str) -> bool:
+    moves = histories[manifest.dataset, manifest.name].get(alias)
     return moves is not None and moves[-1].version == manifest.version
 
 

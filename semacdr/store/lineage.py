@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from semacdr.errors import StoreError
 from semacdr.manifest import Manifest
+from semacdr.store.artifact import Artifact
+from semacdr.store.store import Store
 
 
 class Direction(StrEnum):
@@ -34,6 +37,23 @@ class Step:
     reference: str
     via: str
     state: State
+
+
+def made_from(store: Store, artifact: Artifact, name: str) -> Artifact:
+    """Return the artifact of a name that another was made from.
+
+    Raises:
+        StoreError: it was made from none of that name, or that one is gone.
+    """
+    manifest = artifact.manifest
+    versions = [version for known, _, version in (used.partition("@") for used in manifest.inputs) if known == name]
+    if not versions:
+        raise StoreError(
+            f"{artifact.reference} of {manifest.dataset!r} was not made from any {name}",
+            found=", ".join(manifest.inputs),
+            do="run the pipeline again: this version makes it from that, too",
+        )
+    return store.get(manifest.dataset, name, versions[0])
 
 
 class Lineage:

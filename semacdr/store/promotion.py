@@ -1,44 +1,96 @@
-"""Pointing aliases at versions on purpose: forward past the gate, and back."""
+"""Pointing aliases at versions: forward by the gate or on purpose past it, and back."""
 
 from __future__ import annotations
 
-from semacdr.errors import ConfigError
+from semacdr.errors import ConfigError, StoreError
 from semacdr.store.aliases import Move
 from semacdr.store.artifact import Artifact
 from semacdr.store.catalog import rebuild_catalog
 from semacdr.store.store import Store
 
+PRODUCTION = "production"
+GATE = "gate"
+"""The artifact whose ``details.verdicts`` say of each ``name@version`` whether it passed, and the reasons if not."""
 
-def promote(store: Store, artifact: Artifact, alias: str, *, reason: str = "", force: bool = False) -> bool:
-    """Point an alias at an artifact whose gate has not failed, and bring the catalog up to date.
+
+def promote(store: Store, artifact: Artifact, alias: str, *, reason: str = "", override: str = "") -> bool:
+    """Point an alias at an artifact that the gate has not refused, and bring the catalog up to date.
 
     Args:
         store: the artifact's.
         artifact: what the alias is to point at.
         alias: any name but a version.
         reason: kept in the alias's history.
-        force: point it there although the gate failed; needs a reason, which says so in the history.
+        override: why it is to point there although the gate refused; kept in the history, too.
 
     Returns:
         Whether it has moved; it has not if it points there already.
 
     Raises:
-        ConfigError: the gate failed and nobody forces it, or forces it without a reason.
+        ConfigError: the gate refused and nobody overrides it.
     """
-    failed = gate_failed(artifact)
-    if failed and not (force and reason):
-        raise ConfigError(
-            f"{artifact.reference} of {artifact.manifest.dataset!r} has failed its gate; {alias} stays where it is",
-            found=artifact.manifest.details["gate"],
-            expected="a reason beside --force" if force else "a gate that passed",
-            do="mend what the gate found and publish again, or override it with --force --reason TEXT",
-        )
-    kept = f"gate failed, forced: {reason}" if failed else reason
     manifest = artifact.manifest
+    refused = refusal(store, artifact)
+    if refused and not override:
+        raise ConfigError(
+            f"{artifact.reference} of {manifest.dataset!r} was refused by the gate; {alias} stays where it is",
+            found="\n            ".join(refused),
+            expected="a version that passed",
+            do="mend what the gate found and run again, or override it: --override REASON",
+        )
+    kept = f"refused by the gate, overridden: {override}" if refused else reason or override
     moved = store.move_alias(manifest.dataset, manifest.name, alias, manifest.version, reason=kept)
     if moved:
         rebuild_catalog(store)
     return moved
+
+
+def admit(store: Store, gate: Artifact) -> list[str]:
+    """Point ``production`` at every version that a gate has let pass, and bring the catalog up to date.
+
+    A version at which it has pointed before is left alone: somebody took it back.
+
+    Returns:
+        ``name@version`` of those that are in production now and were not before.
+    """
+    dataset, moved = gate.manifest.dataset, []
+    for reference, verdict in gate.manifest.details["verdicts"].items():
+        name, _, version = reference.partition("@")
+        before = [move.version for move in store.alias_history(dataset, name, PRODUCTION)]
+        if verdict["passed"] and version not in before:
+            # What somebody else promotes meanwhile is not overtaken.
+            expected = before[-1] if before else None
+            store.move_alias(dataset, name, PRODUCTION, version, expected=expected, reason=f"passed {gate.reference}")
+            moved.append(reference)
+    if moved:
+        rebuild_catalog(store)
+    return moved
+
+
+def replaced(store: Store, artifact: Artifact) -> Artifact | None:
+    """Return what an artifact replaces or has replaced in production; None: nothing, or it is gone."""
+    manifest = artifact.manifest
+    before = [move.version for move in store.alias_history(manifest.dataset, manifest.name, PRODUCTION)]
+    while before and before[-1] == manifest.version:
+        before.pop()
+    return known(store, manifest.dataset, manifest.name, before[-1]) if before else None
+
+
+def known(store: Store, dataset: str, name: str, version: str) -> Artifact | None:
+    """Return an artifact by its version or alias; None if there is none."""
+    try:
+        return store.get(dataset, name, version)
+    except StoreError:
+        return None
+
+
+def refusal(store: Store, artifact: Artifact) -> list[str]:
+    """Return why the gate refused an artifact when it last judged it; empty if it passed or was never judged."""
+    for gate in reversed(store.manifests(artifact.manifest.dataset, GATE)):
+        verdict = gate.details["verdicts"].get(artifact.reference)
+        if verdict is not None:
+            return list(verdict["reasons"])
+    return []
 
 
 def rollback(store: Store, dataset: str, name: str, alias: str, *, reason: str = "") -> tuple[Move, Move]:
@@ -71,9 +123,3 @@ def rollback(store: Store, dataset: str, name: str, alias: str, *, reason: str =
     store.move_alias(dataset, name, alias, before.version, expected=now.version, reason=kept)
     rebuild_catalog(store)
     return now, store.alias_history(dataset, name, alias)[-1]
-
-
-def gate_failed(artifact: Artifact) -> bool:
-    """Whether the artifact's manifest says that its gate failed; it may have had none."""
-    gate = artifact.manifest.details.get("gate")
-    return isinstance(gate, dict) and gate.get("passed") is False

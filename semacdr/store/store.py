@@ -208,8 +208,10 @@ class Store:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, draft: Draft, facts: Facts, *, version: str | None = None) -> dict[str, Artifact]:
-        """Check the draft's tables, publish its artifacts and point ``current`` at them.
+    def publish(
+        self, draft: Draft, facts: Facts, *, version: str | None = None, alias: str = CURRENT
+    ) -> dict[str, Artifact]:
+        """Check the draft's tables, publish its artifacts and point ``current``, or another alias, at them.
 
         Artifacts of the stage that are already published with the draft's fingerprint stay as they are; so they do
         when another publisher is faster.
@@ -218,6 +220,7 @@ class Store:
             draft: what to publish.
             facts: what the stage says of its run.
             version: publish as this version and no other; None: the next one.
+            alias: what points at them then.
 
         Raises:
             DataError: a table breaks its contract.
@@ -232,7 +235,7 @@ class Store:
             blank = unplaced_manifest(draft, name, facts, rows[name], file_records(folder), seconds)
             published[name] = self._publish_one(folder, blank, version)
         for name, artifact in published.items():
-            self.move_alias(draft.dataset, name, CURRENT, artifact.manifest.version)
+            self.move_alias(draft.dataset, name, alias, artifact.manifest.version)
         return published
 
     def move_alias(

@@ -63,8 +63,9 @@ def write_toy(folder: Path, toy: Toy = Toy()) -> dict[str, Path]:
         text_hash=pl.when(pl.col("has_text")).then(pl.col("item_id")), has_metadata=pl.lit(value=True),
         has_text="has_text",
     ).write_parquet(folders["items"] / "items.parquet")  # fmt: skip
-    sequences_of(interactions).write_parquet(folders["sequences"] / "sequences.parquet")
-    _write_embeddings(folders["embeddings"], toy, items, rng)
+    sequences = sequences_of(interactions)
+    sequences.write_parquet(folders["sequences"] / "sequences.parquet")
+    _write_embeddings(folders["embeddings"], toy, items, sequences, rng)
     return folders
 
 
@@ -127,8 +128,14 @@ def _interactions(toy: Toy, items: pl.DataFrame, rng: np.random.Generator) -> pl
     return frame.with_columns(rating=pl.lit(None, pl.Float64)).sort("domain", "user_id", "timestamp_s", "item_id")
 
 
-def _write_embeddings(folder: Path, toy: Toy, items: pl.DataFrame, rng: np.random.Generator) -> None:
+def _write_embeddings(
+    folder: Path, toy: Toy, items: pl.DataFrame, sequences: pl.DataFrame, rng: np.random.Generator
+) -> None:
     with_text = items.filter("has_text")
+    events = sequences.explode("domains", "item_ids", "parts").filter(pl.col("parts") == Part.TRAIN.value)
+    trained = events.select(domain="domains", item_id="item_ids").unique().with_columns(trained=pl.lit(value=True))
+    joined = with_text.join(trained, on=["domain", "item_id"], how="left", maintain_order="left")
+    is_trained = joined["trained"].fill_null(value=False).to_numpy()
     domain = with_text["domain"].replace_strict({name: i for i, name in enumerate(domain_names(toy.num_domains))})
     direction = {
         "taste": rng.normal(size=(toy.num_tastes, WIDTH)),
@@ -143,7 +150,7 @@ def _write_embeddings(folder: Path, toy: Toy, items: pl.DataFrame, rng: np.rando
             + 0.3 * rng.normal(size=(with_text.height, WIDTH))
         )
         unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-        mean, components = whitening_of(unit, WHITENED_WIDTH)
+        mean, components = whitening_of(unit[is_trained], WHITENED_WIDTH)
         whitening |= {f"{view}.mean": mean, f"{view}.components": components}
         vector = pl.Series(unit, dtype=pl.Array(pl.Float32, WIDTH))
         frames.append(

@@ -3,9 +3,10 @@
 # Shapes: V items with support and the padding, R items of a step, Q queries, K negatives, D model width, S samples.
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,14 +18,15 @@ from torch import Tensor
 from semacdr.errors import DataError
 from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import Agreement, near_duplicates, uniformity
-from semacdr.model.histories import Events, HistoryBatch
-from semacdr.model.item_encoder import Catalogue, ItemVectors, centred
+from semacdr.model.histories import Events, HistoryBatch, Visibility
+from semacdr.model.item_encoder import Catalogue, ItemViews, centred
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
 from semacdr.model.semacdr import SECONDS_PER_DAY, SemaCdrModel, UserStates
 from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View
 from semacdr.training.batches import ALONE, Batch, Share, epoch_batches, position_weights, training_windows
+from semacdr.training.negatives import Drawn, Negatives
 
 CO_INTERACTION_DAYS = 30
 """Events of two domains that one user had within so many days are a pair (research 5.3, L_xd)."""
@@ -42,6 +44,7 @@ class FitInputs:
     events: Events
     """Only those that this fit may see."""
     max_length: int
+    visibility: Visibility = Visibility.EARLIER_IN_TIME
 
 
 def catalogue_of(inputs: FitInputs) -> Catalogue:
@@ -66,13 +69,25 @@ def share_of_process() -> Share:
 class Step:
     """The items of one step, encoded once, and the histories in terms of their rows."""
 
-    items: ItemVectors
+    items: ItemViews
     row_of_V: Int[Tensor, " visible1"]
     """From visible item to row of ``items``, both from 1; 0: not encoded."""
     item_R: Int[Tensor, " rows"]
     """By ``item_index``."""
     domain_R: Int[Tensor, " rows"]
     with_both_texts_R: Tensor
+
+
+class StepFacts(NamedTuple):
+    """What a step was like."""
+
+    step: int
+    """From 1, through all epochs of the fit."""
+    loss: float
+    """With several processes, that of all."""
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
 
 
 class Fit:
@@ -103,7 +118,8 @@ class Fit:
         self._events = inputs.events.relabelled(row_of_item)
         edges = [int(np.searchsorted(visible, start)) for start, _ in inputs.vocabulary.bounds] + [len(visible)]
         self._bounds = list(pairwise(edges))
-        self._windows = training_windows(self._events, inputs.max_length)
+        self._negatives = Negatives(inputs.config, self._bounds, torch.from_numpy(support[visible]), self.rng)
+        self._windows = training_windows(self._events, inputs.max_length, inputs.visibility)
         self._weight = torch.from_numpy(position_weights(self._events, inputs.config.half_life))
         both = inputs.text[View.AGNOSTIC].present_I1 & inputs.text[View.SPECIFIC].present_I1
         self._with_both_texts_V = both[self._visible_V]
@@ -112,28 +128,27 @@ class Fit:
         self.optimiser = torch.optim.AdamW(_parameter_groups(modules, inputs.config.weight_decay), fused=True)
         self.steps = 0
 
-    def epoch(self) -> float:
+    def epoch(self) -> list[StepFacts]:
         """Train for one epoch.
 
         Returns:
-            Mean loss over the steps; with several processes, that of all.
+            What each of its steps was like.
 
         Raises:
             DataError: the loss is not finite any more.
         """
         self.model.train()
         config = self.inputs.config
-        losses = [
+        return [
             self._step(batch)
             for batch in epoch_batches(self._events, self._windows, config.batch_users, self.rng, self.share)
         ]
-        return float(np.mean(losses))
 
-    def _step(self, batch: Batch) -> float:
+    def _step(self, batch: Batch) -> StepFacts:
         config = self.inputs.config
         event_Q = torch.from_numpy(batch.event)
         target_Q = torch.from_numpy(self._events.item)[event_Q]
-        negatives = list(self._negatives())
+        negatives = list(self._negatives.draw(target_Q - 1))
         step = self._encode(batch.histories, target_Q, negatives)
         histories = replace(batch.histories, item_BL=step.row_of_V[batch.histories.item_BL])
         vector_RD = step.items.vector_RD
@@ -156,37 +171,25 @@ class Fit:
                 # A process whose share holds no overlapping user has no gradient for some parts.
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 dist.all_reduce(parameter.grad)
-        torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm))
         self.steps += 1
         rate = config.learning_rate * min(1.0, self.steps / max(1, config.warmup_steps))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()
-        return value
+        return StepFacts(self.steps, value, norm, rate)
 
     def _everyones(self, loss: Tensor) -> float:
         if self.share.size > 1:
             dist.all_reduce(loss)
         return float(loss)
 
-    def _negatives(self) -> Iterator[Int[Tensor, " negatives"]]:
-        """Yield, for each domain, the visible items (from 0) that stand against the targets."""
-        config = self.inputs.config
-        for start, stop in self._bounds:
-            size = stop - start
-            if config.loss == "softmax" or size <= config.negatives:
-                yield torch.arange(start, stop)
-            else:
-                yield torch.from_numpy(self.rng.choice(size, config.negatives, replace=False)).long() + start
-
-    def _encode(
-        self, histories: HistoryBatch, target_Q: Int[Tensor, " queries"], negatives: list[Int[Tensor, " negatives"]]
-    ) -> Step:
+    def _encode(self, histories: HistoryBatch, target_Q: Int[Tensor, " queries"], negatives: list[Drawn]) -> Step:
         wanted_V = torch.zeros(len(self._visible_V) + 1, dtype=torch.bool)
         wanted_V[histories.item_BL.flatten()] = True
         wanted_V[target_Q] = True
-        for negative_K in negatives:
-            wanted_V[negative_K + 1] = True
+        for drawn in negatives:
+            wanted_V[drawn.item_K + 1] = True
         wanted_V[0] = False
         chosen_R = torch.nonzero(wanted_V)[:, 0]
         row_of_V = torch.zeros(len(wanted_V), dtype=torch.int64)
@@ -207,7 +210,7 @@ class Fit:
         histories: HistoryBatch,
         target_Q: Int[Tensor, " queries"],
         weight_Q: Float[Tensor, " queries"],
-        negatives: list[Int[Tensor, " negatives"]],
+        negatives: list[Drawn],
     ) -> Tensor:
         vector_RD = step.items.vector_RD
         target_QD = vector_RD[step.row_of_V[target_Q] - 1]
@@ -218,13 +221,12 @@ class Fit:
                 continue
             # A larger catalogue has a larger loss by nature: log|I_d|, that of a uniform guess, makes domains alike.
             weight = weight_Q[chosen] / math.log(stop - start)
-            negative_K = negatives[domain]
             loss = loss + self._domain_loss(
                 states.vector_QD[chosen],
                 target_QD[chosen],
                 target_Q[chosen] - 1,
-                negative_K,
-                vector_RD[step.row_of_V[negative_K + 1] - 1],
+                negatives[domain],
+                vector_RD[step.row_of_V[negatives[domain].item_K + 1] - 1],
                 weight,
                 (start, stop),
             )
@@ -235,20 +237,19 @@ class Fit:
         state_PD: Float[Tensor, "positions dim"],
         target_PD: Float[Tensor, "positions dim"],
         target_P: Int[Tensor, " positions"],
-        negative_K: Int[Tensor, " negatives"],
+        drawn: Drawn,
         negative_KD: Float[Tensor, "negatives dim"],
         weight_P: Float[Tensor, " positions"],
         bounds: tuple[int, int],
     ) -> Tensor:
-        config, (start, stop) = self.inputs.config, bounds
+        config, (start, stop), negative_K = self.inputs.config, bounds, drawn.item_K
         if len(negative_K) == stop - start and config.loss in ("softmax", "sampled"):
             return chunked_cross_entropy(state_PD, negative_KD, target_P - start, weight_P)
         place_I = torch.full((stop - start,), -1)
         place_I[negative_K - start] = torch.arange(len(negative_K))
         at_target_P = place_I[target_P - start]
         if config.loss == "sampled":
-            stands_for = (stop - start) / len(negative_K) if config.log_q else 1.0
-            return sampled_cross_entropy(state_PD, target_PD, negative_KD, at_target_P, weight_P, stands_for)
+            return sampled_cross_entropy(state_PD, target_PD, negative_KD, at_target_P, weight_P, drawn.stands_for)
         positive_P = (state_PD * target_PD).sum(dim=1)
         if config.loss == "bce":
             drawn_P = torch.from_numpy(self.own_rng.integers(0, len(negative_K), len(target_P)))

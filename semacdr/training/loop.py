@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import structlog
@@ -46,6 +47,8 @@ class Outcome:
 
     history: list[dict[str, Any]]
     """One row per epoch of the ``training_history`` table."""
+    steps: list[dict[str, Any]]
+    """One row per step of the ``training_steps`` table."""
     best_epoch: int
     best: Score | None
 
@@ -60,17 +63,21 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
         progress: where epochs are reported.
     """
     history: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
     best_epoch, best, best_weights = 0, Score(-1.0, 0.0), dict[str, Tensor]()
     if plan.snapshot is not None and plan.snapshot.is_file():
         record, best_weights = load_snapshot(plan.snapshot, fit)
-        history, best_epoch, best = record["history"], record["best_epoch"], Score(**record["best"])
+        history, steps = record["history"], record["step_history"]
+        best_epoch, best = record["best_epoch"], Score(**record["best"])
         log.info("training goes on", fit=plan.name, epoch=len(history))
     writer = SummaryWriter(str(plan.tensorboard / plan.name)) if plan.tensorboard else None
     with progress.task(f"training: fit {plan.name}", plan.max_epochs) as task:
         task.advance(len(history))
         while len(history) < plan.max_epochs and not _over(plan, len(history), best_epoch):
             started = time.monotonic()
-            loss, epoch = fit.epoch(), len(history) + 1
+            epoch, done = len(history) + 1, fit.epoch()
+            steps += [{"fit": plan.name, "epoch": epoch, **one._asdict()} for one in done]
+            loss = fmean(one.loss for one in done)
             found = score() if score else None
             seconds = time.monotonic() - started
             history.append(
@@ -89,19 +96,22 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
             task.advance(1, loss=round(loss, 4), **facts)
             if writer is not None:
                 writer.add_scalar("loss", loss, epoch)
+                for one in done:
+                    writer.add_scalar("step/loss", one.loss, one.step)
+                    writer.add_scalar("step/gradient_norm", one.gradient_norm, one.step)
                 writer.add_scalar("seconds", seconds, epoch)
                 if found is not None:
                     writer.add_scalar("validation/ndcg_10", found.ndcg_10, epoch)
                     writer.add_scalar("validation/hr_10", found.hr_10, epoch)
             if plan.snapshot is not None:
-                record = {"history": history, "best_epoch": best_epoch, "best": vars(best)}
+                record = {"history": history, "step_history": steps, "best_epoch": best_epoch, "best": vars(best)}
                 save_snapshot(plan.snapshot, fit, record, best_weights)
     if writer is not None:
         writer.close()
     if score is None:
-        return Outcome(history, len(history), None)
+        return Outcome(history, steps, len(history), None)
     fit.model.load_state_dict(best_weights)
-    return Outcome(history, best_epoch, best)
+    return Outcome(history, steps, best_epoch, best)
 
 
 def _over(plan: Plan, epoch: int, best_epoch: int) -> bool:

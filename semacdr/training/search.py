@@ -43,8 +43,8 @@ def search(
 
     Args:
         config: preset, the overrides that stay, and the seed.
-        split: for the longest history.
-        inputs: folders of ``items``, ``sequences`` and ``embeddings``.
+        split: the protocol, and the longest history.
+        inputs: folders of ``items``, ``sequences``, ``embeddings`` and, for the leak linter, ``semantics``.
         study_file: is made, or gone on with.
         run: threads.
         progress: where epochs are reported.

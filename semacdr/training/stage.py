@@ -14,16 +14,17 @@ import torch
 
 from semacdr.dataset import Split, Training
 from semacdr.errors import DataError
+from semacdr.leaks import as_json, check_split, lint, written_texts
 from semacdr.manifest import Facts
 from semacdr.model.checkpoint import save_checkpoint
 from semacdr.model.config import load_preset
 from semacdr.model.experts import Memory
-from semacdr.model.histories import Events, queries_of_targets, read_events
+from semacdr.model.histories import Events, Visibility, queries_of_targets, read_events
 from semacdr.model.scorer import Scoring
 from semacdr.model.text_vectors import read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.progress import Progress
-from semacdr.tables import Part, table_files
+from semacdr.tables import FitOn, History, Part, Steps, table_files
 from semacdr.training.fit import Fit, FitInputs, share_of_process
 from semacdr.training.gate import CrossFitted, cross_fitted_gate
 from semacdr.training.loop import Outcome, Plan, Score, fit_to_end
@@ -49,42 +50,51 @@ def train(
     output: Path,
     run: Run,
     progress: Progress,
+    fit: FitOn = FitOn.REFIT,
 ) -> Facts:
     """Train a model and write the ``checkpoint`` artifact.
 
     The fit ``train`` sees events of part train only and stops early on validation, where the score gate is fitted too;
     the fit ``refit`` starts anew on training and validation events for as many epochs as were best, keeps the gate,
-    and is what is saved. Bit-equal for one seed and number of threads on a CPU, also when it was killed on the way.
+    and is what is saved, unless the other is asked for. What the leak linter refuses is not trained on. Bit-equal for
+    one seed and number of threads on a CPU, also when it was killed on the way.
     In a process group each process trains on its share of every batch, and the first one writes.
 
     Args:
         config: preset, overrides, seed.
-        split: for the longest history.
-        inputs: folders of ``items``, ``sequences`` and ``embeddings``.
+        split: the protocol, and the longest history.
+        inputs: folders of ``items``, ``sequences``, ``embeddings`` and, for the linter, ``semantics``.
         output: an empty folder.
         run: threads, and where snapshots lie.
         progress: where epochs are reported.
+        fit: whose model is saved.
 
     Raises:
         ConfigError: an unknown preset or field, or a model that cannot be.
-        DataError: nothing to train on or to validate with, or a loss that is not finite.
+        DataError: nothing to train on or to validate with, a leak, or a loss that is not finite.
     """
     fit_inputs, events = _fit_inputs(config, split, inputs)
+    leaks = _lint(fit_inputs, events, inputs, config.seed)
     model_config, vocabulary = fit_inputs.config, fit_inputs.vocabulary
     with _torch_settings(run.threads):
-        found, gate = _fit_train(fit_inputs, events, config.seed, _plan("train", output, run), progress)
-        refit_inputs = replace(fit_inputs, events=events.up_to(Part.VALIDATION))
-        refit = Fit(refit_inputs, config.seed)
-        plan = replace(_plan("refit", output, run), max_epochs=found.best_epoch)
-        history = found.history + fit_to_end(refit, plan, None, progress).history
+        fitted, found, gate = _fit_train(fit_inputs, events, config.seed, _plan("train", output, run), progress)
+        history, steps = found.history, found.steps
+        if fit is FitOn.REFIT:
+            fitted = Fit(replace(fit_inputs, events=events.up_to(fit.last_part)), config.seed)
+            check_split(vocabulary, events, fitted.inputs.events, fit_inputs.visibility, fit)
+            plan = replace(_plan("refit", output, run), max_epochs=found.best_epoch)
+            refitted = fit_to_end(fitted, plan, None, progress)
+            history, steps = history + refitted.history, steps + refitted.steps
         num_threads = torch.get_num_threads()
     assert found.best is not None
     score = found.best if gate is None else gate.score
     details = {
-        "processes": refit.share.size,
+        "processes": fitted.share.size,
+        "protocol": split.protocol.value,
+        "fit": fit.value,
         "preset": model_config.preset,
         "best_epoch": found.best_epoch,
-        "num_parameters": sum(parameter.numel() for parameter in refit.model.parameters()),
+        "num_parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
         "seconds_per_epoch": round(sum(row["seconds"] for row in history) / len(history), 3),
         "torch_threads": num_threads,
         "max_length": fit_inputs.max_length,
@@ -92,28 +102,22 @@ def train(
     }
     facts = Facts(
         rows_in=events.num_users,
-        details=details,
+        details={**details, "leaks": leaks},
         metrics={"ndcg_10": score.ndcg_10, "hr_10": score.hr_10},
         seed=config.seed,
     )
-    if refit.share.rank > 0:
+    if fitted.share.rank > 0:
         return facts
     save_checkpoint(
         output,
-        refit.model,
+        fitted.model,
         vocabulary,
         max_length=fit_inputs.max_length,
         details={"best_epoch": found.best_epoch},
-        scoring=None if gate is None else Scoring.of(model_config.experts, _memory(refit_inputs), gate.gate),
+        scoring=None if gate is None else Scoring.of(model_config.experts, _memory(fitted.inputs), gate.gate),
     )
-    schema = {
-        "fit": pl.String,
-        "epoch": pl.Int64,
-        "loss": pl.Float64,
-        "validation_ndcg_10": pl.Float64,
-        "seconds": pl.Float64,
-    }
-    pl.DataFrame(history, schema=schema).write_parquet(output / "training_history.parquet")
+    pl.DataFrame(history, schema=History.create_empty().schema).write_parquet(output / "training_history.parquet")
+    pl.DataFrame(steps, schema=Steps.create_empty().schema).write_parquet(output / "training_steps.parquet")
     log.info("training", rows_in=len(events.item), users=events.num_users, **details, validation_ndcg_10=score.ndcg_10)
     if run.snapshots is not None:
         shutil.rmtree(run.snapshots, ignore_errors=True)
@@ -128,8 +132,9 @@ def validate_config(config: Training, split: Split, inputs: Mapping[str, Path], 
         DataError: see ``train``.
     """
     fit_inputs, events = _fit_inputs(config, split, inputs)
+    _lint(fit_inputs, events, inputs, config.seed)
     with _torch_settings(run.threads):
-        found, gate = _fit_train(fit_inputs, events, config.seed, Plan(name="train", max_epochs=0), progress)
+        _, found, gate = _fit_train(fit_inputs, events, config.seed, Plan(name="train", max_epochs=0), progress)
     assert found.best is not None
     return found.best if gate is None else gate.score
 
@@ -140,7 +145,8 @@ def _fit_inputs(config: Training, split: Split, inputs: Mapping[str, Path]) -> t
     titles = _read_items(inputs["items"])
     vocabulary = Vocabulary.of_items(titles)
     events = read_events(inputs["sequences"], vocabulary)
-    _check_parts(events)
+    visibility = Visibility(split.protocol)
+    _check_parts(events, visibility)
     fit_inputs = FitInputs(
         config=model_config,
         vocabulary=vocabulary,
@@ -148,8 +154,25 @@ def _fit_inputs(config: Training, split: Split, inputs: Mapping[str, Path]) -> t
         titles=titles,
         events=events.up_to(Part.TRAIN),
         max_length=min(split.max_length, model_config.max_length or split.max_length),
+        visibility=visibility,
     )
     return fit_inputs, events
+
+
+def _lint(inputs: FitInputs, events: Events, folders: Mapping[str, Path], seed: int) -> list[dict[str, str]]:
+    """Return what the leak linter found, for the manifest; texts that the model does not read are let be."""
+    texts = inputs.config.reads_texts
+    findings = lint(
+        inputs.vocabulary,
+        events,
+        fit_events=inputs.events,
+        selection_events=Validation(inputs, events, seed).events,
+        visibility=inputs.visibility,
+        embeddings=folders["embeddings"] if texts else None,
+        text=inputs.text,
+        written=written_texts(folders["semantics"], inputs.vocabulary) if texts and "semantics" in folders else None,
+    )
+    return as_json(findings)
 
 
 def _plan(name: str, output: Path, run: Run) -> Plan:
@@ -160,15 +183,15 @@ def _plan(name: str, output: Path, run: Run) -> Plan:
 
 def _fit_train(
     inputs: FitInputs, events: Events, seed: int, plan: Plan, progress: Progress
-) -> tuple[Outcome, CrossFitted | None]:
+) -> tuple[Fit, Outcome, CrossFitted | None]:
     """Train until validation stops getting better, and fit the gate on the best epoch's scores."""
     fit = Fit(inputs, seed)
     validation = Validation(inputs, events, seed)
     plan = replace(plan, max_epochs=inputs.config.max_epochs, patience=inputs.config.patience)
     outcome = fit_to_end(fit, plan, lambda: validation.score(fit.model), progress)
     if not inputs.config.experts:
-        return outcome, None
-    return outcome, cross_fitted_gate(validation, fit.model, _memory(inputs), seed)
+        return fit, outcome, None
+    return fit, outcome, cross_fitted_gate(validation, fit.model, _memory(inputs), seed)
 
 
 def _memory(inputs: FitInputs) -> Memory:
@@ -184,7 +207,7 @@ def _read_items(folder: Path) -> pl.DataFrame:
     )
 
 
-def _check_parts(events: Events) -> None:
+def _check_parts(events: Events, visibility: Visibility) -> None:
     num_train = len(events.up_to(Part.TRAIN).item)
     if num_train == 0:
         raise DataError(
@@ -192,7 +215,7 @@ def _check_parts(events: Events) -> None:
             expected="events before the validation cut",
             do="give the data set more data, or raise split.validation_quantile",
         )
-    if len(queries_of_targets(events, Part.VALIDATION)) == 0:
+    if len(queries_of_targets(events, Part.VALIDATION, visibility)) == 0:
         raise DataError(
             "sequences: no validation target, so training cannot tell when to stop",
             found=f"{num_train} training events, 0 targets in part validation",

@@ -1,4 +1,4 @@
-"""Validation: every item a candidate, histories strictly before the target's time, the fit's own events as memory."""
+"""Validation: every item a candidate, histories as the protocol rules, the fit's own events as memory."""
 
 # Shapes: Q queries.
 
@@ -20,17 +20,17 @@ CUT = 10
 
 
 class Validation:
-    """Scores models on the validation targets."""
+    """Scores models on the validation targets; test events are cut off first, out of reach of all that is chosen."""
 
     def __init__(self, inputs: FitInputs, events: Events, seed: int) -> None:
         self.inputs = inputs
-        self.events = events
+        self.events = events.up_to(Part.VALIDATION)
         self.seed = seed
 
     @cached_property
     def queries(self) -> Queries:
         """The targets."""
-        return queries_of_targets(self.events, Part.VALIDATION)
+        return queries_of_targets(self.events, Part.VALIDATION, self.inputs.visibility)
 
     def scorer(self, model: SemaCdrModel, scoring: Scoring | None = None) -> FinalScorer:
         """Return a model's scorer, with or without experts."""

@@ -104,7 +104,7 @@ def test_dry_run_says_what_would_run_and_what_is_asked(dataset: Path, tmp_path: 
     assert rows["embeddings"] == "runs: semantics, sequences are made anew"
     assert rows["texts without an answer"] == "3"
     assert rows["calls of a run that asks"] == "0"
-    assert rows["minutes"] == "unknown"
+    assert rows["minutes"] == "unknown: the model has not answered yet"
     empty = CliRunner().invoke(main, ["run", *arguments, "--store", str(tmp_path / "none")], catch_exceptions=False)
     assert "runs: interactions is made anew" in empty.output
     assert "tokens" not in empty.output

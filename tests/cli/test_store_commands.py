@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from semacdr.cli import main
 from semacdr.store import Store, rebuild_catalog
-from tests.store.shelves import INTERACTIONS, put, put_all
+from tests.store.shelves import GATE_CHECKS, INTERACTIONS, put, put_all
 
 
 @pytest.fixture
@@ -53,14 +53,17 @@ def test_promote_moves_an_alias_and_show_tells_its_history(store: Store):
     assert "production" in call("artifacts", "toy").output
 
 
-def test_failed_gate_is_refused_unless_forced_with_a_reason(store: Store):
-    put(store, "items", store.get("toy", "items").scan().collect().head(1), key=9, details={"gate": {"passed": False}})
+def test_refused_version_needs_an_override_that_is_kept(store: Store):
+    items = put(store, "items", store.get("toy", "items").scan().collect().head(1), key=9)
+    verdict = {items.reference: {"passed": False, "reasons": ["recall fell"]}}
+    put(store, "gate", GATE_CHECKS, table="gate_checks", details={"verdicts": verdict})
     refused = call("promote", "items@current", "production")
-    assert (refused.exit_code, "has failed its gate" in refused.output) == (2, True)
+    assert (refused.exit_code, "refused by the gate" in refused.output) == (2, True)
     assert store.aliases("toy", "items").keys() == {"current"}
-    assert call("promote", "items@current", "production", "--force").exit_code == 2
-    assert call("promote", "items@current", "production", "--force", "--reason", "demo").exit_code == 0
-    assert store.alias_history("toy", "items", "production")[0].reason == "gate failed, forced: demo"
+    assert call("promote", "items@current", "production", "--override", "demo").exit_code == 0
+    assert store.alias_history("toy", "items", "production")[0].reason == "refused by the gate, overridden: demo"
+    found = call("sql", "select reason from gate_checks where not passed", "--csv")
+    assert found.output == "reason\nrecall fell\n"
 
 
 def test_rollback_goes_back(store: Store):

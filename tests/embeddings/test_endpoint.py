@@ -12,7 +12,7 @@ import pytest
 
 from semacdr.dataset import Embeddings
 from semacdr.embeddings import open_encoder
-from semacdr.embeddings.encoders import _locate
+from semacdr.embeddings.encoders import locate
 from semacdr.errors import EngineError, TransientError
 from semacdr.semantics.resolve import vllm_python
 from semacdr.settings import EncoderSettings
@@ -87,7 +87,7 @@ def test_real_vllm_pooling_server_gives_the_local_vectors(tmp_path: Path):
     port, log = free_port(), tmp_path / "server.log"
     command = (
         *(str(vllm_python()), "-m", "vllm.entrypoints.openai.api_server", "--runner", "pooling"),
-        *("--model", _locate("all-MiniLM-L6-v2"), "--served-model-name", "all-MiniLM-L6-v2"),
+        *("--model", locate("all-MiniLM-L6-v2"), "--served-model-name", "all-MiniLM-L6-v2"),
         *("--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--distributed-executor-backend", "uni"),
         *("--dtype", "float32"),
     )

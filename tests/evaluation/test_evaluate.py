@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from semacdr import tables
-from semacdr.dataset import Split, Training
+from semacdr.dataset import Protocol, Split, Training
 from semacdr.errors import DataError
 from semacdr.evaluation import evaluate
 from semacdr.model.ranking import ndcg
@@ -14,14 +14,14 @@ from semacdr.training import Run, train
 
 
 def test_evaluate_beats_popularity_where_histories_tell_all(artifacts: dict[str, Path], tmp_path: Path):
-    facts = evaluate(artifacts, tmp_path, seed=0, threads=1)
+    facts = evaluate(Protocol.GTS, artifacts, tmp_path, seed=0, threads=1)
     for metric in ("ndcg_10", "hr_10"):
         for baseline in ("popularity", "recent_popularity"):
             assert facts.metrics[metric] > 1.3 * facts.metrics[f"{baseline}_{metric}"]
 
 
 def test_evaluate_writes_the_contract_and_agrees_with_its_own_ranks(artifacts: dict[str, Path], tmp_path: Path):
-    facts = evaluate(artifacts, tmp_path, seed=0, threads=1)
+    facts = evaluate(Protocol.GTS, artifacts, tmp_path, seed=0, threads=1)
     rows = tables.check("evaluation", tmp_path)
     assert rows["evaluation_ranks"] == 3 * facts.rows_in
     ranks = pl.read_parquet(tmp_path / "evaluation_ranks.parquet").filter(model="semacdr")
@@ -38,7 +38,7 @@ def test_evaluate_writes_the_contract_and_agrees_with_its_own_ranks(artifacts: d
 
 
 def test_evaluate_candidates_are_the_domains_items_less_the_history(artifacts: dict[str, Path], tmp_path: Path):
-    evaluate(artifacts, tmp_path, seed=0, threads=1)
+    evaluate(Protocol.GTS, artifacts, tmp_path, seed=0, threads=1)
     ranks = pl.read_parquet(tmp_path / "evaluation_ranks.parquet").filter(model="popularity")
     flat = pl.read_parquet(artifacts["sequences"] / "sequences.parquet").explode(
         "domains", "item_ids", "timestamps_s", "parts", "is_target"
@@ -51,8 +51,8 @@ def test_evaluate_candidates_are_the_domains_items_less_the_history(artifacts: d
 
 
 def test_evaluate_ranks_cold_targets_and_counts_them(artifacts: dict[str, Path], tmp_path: Path):
-    evaluate(artifacts, tmp_path, seed=0, threads=1)
-    table = pl.read_parquet(tmp_path / "evaluation.parquet").filter(model="semacdr", metric="hr_10", domain="macro")
+    evaluate(Protocol.GTS, artifacts, tmp_path, seed=0, threads=1)
+    table = pl.read_parquet(tmp_path / "evaluation.parquet").filter(model="semacdr", metric="hr_20", domain="macro")
     counts = dict(table.select("group", "num_targets").rows())
     assert counts["cold"] > 0
     assert counts["warm"] + counts["cold"] == counts["all"]
@@ -66,19 +66,14 @@ def test_evaluate_without_test_targets_is_refused(artifacts: dict[str, Path], tm
     )
     flat.filter(pl.col("parts") != "test").group_by("user_id").all().write_parquet(tmp_path / "sequences.parquet")
     with pytest.raises(DataError, match="no test targets"):
-        evaluate(artifacts | {"sequences": tmp_path}, tmp_path / "out", seed=0)
+        evaluate(Protocol.GTS, artifacts | {"sequences": tmp_path}, tmp_path / "out", seed=0)
 
 
 def test_evaluate_other_items_than_the_checkpoints_are_refused(artifacts: dict[str, Path], tmp_path: Path):
     items = pl.read_parquet(artifacts["items"] / "items.parquet")
     items[3:].write_parquet(tmp_path / "items.parquet")
     with pytest.raises(DataError, match="do not belong together"):
-        evaluate(artifacts | {"items": tmp_path}, tmp_path / "out", seed=0)
-
-
-def test_evaluate_without_interactions_is_refused(artifacts: dict[str, Path], tmp_path: Path):
-    with pytest.raises(DataError, match="interactions has no file"):
-        evaluate(artifacts | {"interactions": tmp_path}, tmp_path / "out", seed=0)
+        evaluate(Protocol.GTS, artifacts | {"items": tmp_path}, tmp_path / "out", seed=0)
 
 
 @pytest.mark.slow
@@ -87,5 +82,7 @@ def test_train_and_evaluate_any_number_of_domains(tmp_path: Path, num_domains: i
     made = write_toy(tmp_path, Toy(num_domains=num_domains, num_users=48))
     overrides = {"dim": 16, "num_blocks": 1, "batch_users": 16, "max_epochs": 8, "learning_rate": 1e-2}
     train(Training(overrides=overrides), Split(max_length=20), made, tmp_path / "checkpoint", Run(1), Progress())
-    metrics = evaluate(made | {"checkpoint": tmp_path / "checkpoint"}, tmp_path / "evaluation", seed=0).metrics
+    metrics = evaluate(
+        Protocol.GTS, made | {"checkpoint": tmp_path / "checkpoint"}, tmp_path / "evaluation", seed=0
+    ).metrics
     assert metrics["ndcg_10"] > 1.3 * metrics["popularity_ndcg_10"]

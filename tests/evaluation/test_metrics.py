@@ -2,11 +2,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from semacdr.evaluation.baselines import popularity
 from semacdr.evaluation.metrics import coverage_values, groups_of, metric_values
 from semacdr.model.histories import Events, events_of, queries_of_targets
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import Part
+from semacdr.tables import Candidates, Part
 
 VOCABULARY = Vocabulary.of_items(
     pl.DataFrame({"domain": ["a", "a", "a", "b", "b"], "item_id": ["p", "q", "r", "x", "y"]})
@@ -40,6 +39,9 @@ def test_groups_by_hand(events: Events):
         "own-1-2": [True, False, False, False],
         "own-3-5": [False, False, False, True],
         "own-6+": [False, False, False, False],
+        "source-only": [False, True, True, False],
+        "overlapping": [False, False, False, False],
+        "single-domain": [True, True, True, True],
     }
 
 
@@ -73,8 +75,25 @@ def test_coverage_values_by_hand():
     ]
 
 
-def test_popularity_counts_a_half_open_span_of_time():
-    rows = [("a", "p", 1), ("a", "p", 5), ("a", "q", 9), ("b", "x", 10)]
-    interactions = pl.DataFrame(rows, schema=["domain", "item_id", "timestamp_s"], orient="row")
-    assert popularity(interactions, VOCABULARY, before_s=10).tolist() == [0, 2, 1, 0, 0, 0]
-    assert popularity(interactions, VOCABULARY, before_s=10, since_s=5).tolist() == [0, 1, 1, 0, 0, 0]
+def test_groups_of_users_by_the_domains_of_their_history():
+    rows = pl.DataFrame(
+        {
+            "user_id": ["both", "nobody"],
+            "domains": [["a", "b", "a"], ["a"]],
+            "item_ids": [["p", "x", "q"], ["r"]],
+            "timestamps_s": [[1, 2, 9], [9]],
+            "parts": [["train", "train", "test"], ["test"]],
+            "is_target": [[False, False, True], [True]],
+        }
+    )
+    events = events_of(rows, VOCABULARY)
+    groups = groups_of(events, queries_of_targets(events, Part.TEST), events.support(5))
+    assert groups["overlapping"].tolist() == [True, False]
+    assert groups["single-domain"].tolist() == groups["source-only"].tolist() == [False, False]
+    assert groups["own-0"].tolist() == [False, True]
+
+
+def test_reciprocal_ranks_among_drawn_candidates_are_not_cut():
+    rank, domain, groups = np.array([200]), np.array([0]), {"all": np.ones(1, bool)}
+    values = {one.metric: one.value for one in metric_values(rank, domain, groups, ("a",), Candidates.SAMPLED_999)}
+    assert values["mrr"] == pytest.approx(1 / 200)

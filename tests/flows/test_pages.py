@@ -14,10 +14,16 @@ def manifest(name: str, **details: object) -> Manifest:
     )  # fmt: skip
 
 
-def test_gate_says_its_decision_and_why():
-    page = gate_markdown(manifest("checkpoint", gate={"passed": False, "ndcg_10": "0.03 | 0.05 in production"}))
-    assert page.startswith("# checkpoint@2026.11.24: refused\n")
-    assert r"| ndcg_10 | 0.03 \| 0.05 in production |" in page
+def test_gate_names_what_was_refused_and_why():
+    verdicts = {"index@1": {"passed": True, "reasons": []}, "checkpoint@2": {"passed": False, "reasons": ["fell"]}}
+    checks = [
+        {"artifact": "checkpoint", "check": "ndcg_10", "passed": False, "reason": "a|b: NDCG@10 fell"},
+        {"artifact": "index", "check": "recall_10", "passed": True, "reason": "recall@10 1.0"},
+    ]
+    page = gate_markdown("gate@3", verdicts, checks)
+    assert "| checkpoint@2 | **refused** |" in page
+    assert r"| checkpoint | ndcg_10 | **refused** | a\|b: NDCG@10 fell |" in page
+    assert "| index | recall_10 | passed | recall@10 1.0 |" in page
 
 
 class Evaluation(Artifact):

@@ -472,3 +472,18 @@ def test_raw_files_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("semacdr.interactions.sources.file_sha256", refuse)
     with pytest.raises(ConfigError, match="cannot be read"):
         raw_files(one_domain(tmp_path))
+
+
+def test_domain_without_interactions_has_items_and_no_events(tmp_path: Path):
+    write_jsonl(tmp_path / "log.jsonl", [GOOD])
+    write_jsonl(tmp_path / "new.jsonl", [{"id": "x", "title": "X"}, {"id": "y", "title": "Y"}])
+    config = dataset(
+        tmp_path,
+        f'[domains.a.interactions]\nfiles = ["log.jsonl"]\n{COLUMNS}\n'
+        '[domains.b.items]\nfiles = ["new.jsonl"]\ncolumns = { item_id = "id", title = "title" }\n',
+    )
+    facts, outputs = run(config, tmp_path)
+    assert table(outputs, "items", "b")["item_id"].to_list() == ["x", "y"]
+    assert table(outputs, "interactions", "b").is_empty()
+    assert facts.details["domains"]["b"]["events"] == 0
+    assert {row["table"] for row in raw_files(config) if row["domain"] == "b"} == {"items"}

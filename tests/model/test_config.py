@@ -4,9 +4,10 @@ from semacdr.errors import ConfigError
 from semacdr.model.config import ItemView, Thread, load_preset, preset_names
 
 
-def test_presets_are_the_six_and_all_load():
+def test_presets_are_the_known_ones_and_all_load():
     assert preset_names() == [
-        "esasrec", "sasrec-mixed", "sasrec-target", "sasrec-text", "semacdr", "semacdr-paper-like",
+        "abxi-like", "c2dsr-like", "esasrec", "llm4cdsr-like", "sasrec-mixed", "sasrec-target", "sasrec-text",
+        "semacdr", "semacdr-paper-like", "tri-cdr-like",
     ]  # fmt: skip
     for name in preset_names():
         assert load_preset(name).preset == name

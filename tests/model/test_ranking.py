@@ -75,3 +75,13 @@ def test_metrics_by_hand():
     assert ndcg(rank, 10).tolist() == pytest.approx([1, 0.5, 0])
     assert reciprocal(rank, 10).tolist() == pytest.approx([1, 1 / 3, 0])
     assert macro(np.array([1.0, 0.0, 1.0]), np.array([0, 0, 2])) == pytest.approx(0.75)
+
+
+def test_rank_targets_among_drawn_candidates_sees_no_others():
+    # Targets r and q of a, y of b. The drawn candidates, one for each: s beats r; q beats t; x beats y.
+    among = np.array([[4], [5], [6]])
+    ranks = rank_targets(scorer, EVENTS, QUERIES, VOCABULARY, seed=0, keep=2, among_QC=among)
+    assert ranks.rank.tolist() == [2, 1, 2]
+    assert ranks.num_candidates.tolist() == [2, 2, 2]
+    assert ranks.top is not None
+    assert ranks.top.tolist() == [[4, 3], [2, 5], [6, 7]]

@@ -241,3 +241,12 @@ def test_sequence_fusion_of_one_thread_is_that_thread_or_a_map_of_it(fusion: str
     assert weight.tolist() == [[0, 0, 1]] * 3
     if fusion != "concat":
         torch.testing.assert_close(fused, state[:, 2])
+
+
+def test_sequence_fusion_by_the_target_takes_the_first_history_that_is_there():
+    model = model_of(2, sequence_fusion="target")
+    state, facts = torch.randn(3, 3, 8), torch.zeros(3, 5)
+    usable = torch.tensor([[True, True, True], [False, True, True], [False, False, False]])
+    fused, weight = model.fusion(state, usable, facts)
+    assert weight.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    torch.testing.assert_close(fused, torch.stack([state[0, 0], state[1, 1], torch.zeros(8)]))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semacdr.dataset import Split
+from semacdr.dataset import Protocol, Split
 from semacdr.errors import ConfigError, DataError
 from semacdr.manifest import Facts
 from semacdr.sequences import build
@@ -92,6 +92,7 @@ def test_build_split_computed_by_hand_with_ties(tmp_path: Path):
     }
     assert facts.rows_in == 11
     assert facts.details == {
+        "protocol": "gts",
         "t_validation_s": 50,
         "t_test_s": 60,
         "num_users": 3,
@@ -193,3 +194,35 @@ def test_build_split_without_a_part_fails_and_says_which_quantile(
 def test_build_impossible_memory_limit_is_named(tmp_path: Path, limit: str):
     with pytest.raises(ConfigError, match="memory"):
         run(tmp_path, [("u", "a", "i", 1)], limits=DuckDbSettings(memory_limit=limit))
+
+
+LOO = Split(protocol=Protocol.LOO)
+
+
+def test_build_leave_one_out_by_hand_with_ties(tmp_path: Path):
+    events = [
+        # One day, two domains: the order is time, domain, item.
+        ("ann", "b", "b1", 10), ("ann", "a", "a2", 10), ("ann", "a", "a1", 10), ("ann", "a", "a9", 5),
+        ("bob", "a", "a1", 20), ("bob", "b", "b1", 1),
+        ("cy", "b", "b1", 99),
+    ]  # fmt: skip
+    facts, frame = run(tmp_path, events, LOO)
+    assert as_rows(frame) == {
+        "ann": [
+            ("a", "a9", 5, "train", False),
+            ("a", "a1", 10, "train", False),
+            ("a", "a2", 10, "validation", True),
+            ("b", "b1", 10, "test", True),
+        ],
+        "bob": [("b", "b1", 1, "validation", True), ("a", "a1", 20, "test", True)],
+        "cy": [("b", "b1", 99, "test", True)],
+    }
+    assert facts.details["protocol"] == "loo"
+    assert facts.details["targets"] == {"validation": {"a": 1, "b": 1}, "test": {"a": 1, "b": 2}}
+    assert "t_test_s" not in facts.details
+
+
+def test_build_leave_one_out_of_users_with_two_events_is_refused(tmp_path: Path):
+    events = [("ann", "a", "a1", 1), ("ann", "a", "a2", 2), ("bob", "a", "a1", 3)]
+    with pytest.raises(DataError, match=r"leave-one-out leaves no events for train"):
+        run(tmp_path, events, LOO)

@@ -33,7 +33,17 @@ RECOMMENDATIONS = pl.DataFrame(
     {
         "user_id": ["u", "u", "u", "v"], "domain": ["a", "a", "b", "a"], "rank": [1, 2, 1, 1],
         "item_id": ["j", "i", "k", "i"], "score": [0.9, 0.1, 0.5, 0.4],
-        "trained_score": [0.8, 0.2, 0.6, 0.3], "reason": ["r1", "r2", "r3", "r4"],
+        "trained_score": [0.8, 0.2, 0.6, 0.3], "reason": ["r1", "r2", "r3", "r4"], "decided_by": ["trained"] * 4,
+        "history": ["target", "target", "source", None], "view": ["agnostic", "id", "id", None],
+        "nearest": [[{"domain": "a", "item_id": "i", "similarity": 0.5}]] * 3 + [[]], "as_of_s": [9] * 4,
+    }
+)  # fmt: skip
+GATE_CHECKS = pl.DataFrame(
+    {
+        "artifact": ["index"], "check": ["recall_10"], "domain": ["a/specific"], "candidate": ["1"],
+        "production": pl.Series([None], dtype=pl.String), "value": [0.9],
+        "production_value": pl.Series([None], dtype=pl.Float64), "bound": [0.98], "passed": [False],
+        "reason": ["recall fell"],
     }
 )  # fmt: skip
 
@@ -70,7 +80,7 @@ def put(store: Store, name: str, frame: pl.DataFrame, *, key: object = 1, **give
         inputs={artifact.manifest.name: artifact for artifact in inputs},
     )
     with store.open_draft(draft, [name]):
-        frame.write_parquet(draft.folders[name] / f"{name}.parquet")
+        frame.write_parquet(draft.folders[name] / f"{given.get('table', name)}.parquet")
         facts = Facts(rows_in=3, details=given.get("details", {}), metrics=given.get("metrics", {}))
         return store.publish(draft, facts)[name]
 

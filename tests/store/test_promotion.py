@@ -7,8 +7,8 @@ import pytest
 
 from semacdr.errors import ConfigError, StoreError
 from semacdr.store import Artifact, Store
-from semacdr.store.promotion import promote, rollback
-from tests.store.shelves import INTERACTIONS, put
+from semacdr.store.promotion import admit, promote, replaced, rollback
+from tests.store.shelves import GATE_CHECKS, INTERACTIONS, put
 
 EVENTS = INTERACTIONS.sort("domain", "user_id")
 
@@ -19,7 +19,16 @@ def store(tmp_path: Path) -> Store:
 
 
 def gated(store: Store, key: int, *, passed: bool) -> Artifact:
-    return put(store, "interactions", EVENTS, key=key, details={"gate": {"passed": passed, "why": "ndcg_10 fell"}})
+    made = put(store, "interactions", EVENTS, key=key)
+    judged(store, key, {made.reference: passed})
+    return made
+
+
+def judged(store: Store, key: int, verdicts: dict[str, bool]) -> Artifact:
+    details = {
+        name: {"passed": passed, "reasons": [] if passed else ["ndcg_10 fell"]} for name, passed in verdicts.items()
+    }
+    return put(store, "gate", GATE_CHECKS, table="gate_checks", key=key, details={"verdicts": details})
 
 
 def history(store: Store, alias: str = "production") -> list[tuple[str, str]]:
@@ -44,27 +53,53 @@ def test_artifact_without_a_gate_is_promoted(store: Store):
     assert promote(store, put(store, "interactions", EVENTS), "production")
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"), [({}, "a gate that passed"), ({"force": True}, "a reason beside --force")]
-)
-def test_failed_gate_stops_a_promotion(store: Store, options: dict[str, bool], expected: str):
+def test_refused_artifact_is_not_promoted(store: Store):
     good, bad = gated(store, 1, passed=True), gated(store, 2, passed=False)
     promote(store, good, "production")
-    with pytest.raises(ConfigError, match=f"failed its gate(.*\n)+.*ndcg_10 fell(.*\n)+.*{expected}"):
-        promote(store, bad, "production", **options)
+    with pytest.raises(ConfigError, match=r"refused by the gate(.*\n)+.*ndcg_10 fell(.*\n)+.*--override REASON"):
+        promote(store, bad, "production", reason="no override")
     assert history(store) == [(good.manifest.version, "")]
 
 
-def test_failed_gate_is_overridden_and_the_history_says_so(store: Store):
+def test_override_is_recorded(store: Store):
     bad = gated(store, 1, passed=False)
-    promote(store, bad, "production", force=True, reason="only games fell")
-    assert history(store) == [(bad.manifest.version, "gate failed, forced: only games fell")]
+    promote(store, bad, "production", override="only games fell")
+    assert history(store) == [(bad.manifest.version, "refused by the gate, overridden: only games fell")]
 
 
-def test_force_on_a_passed_gate_says_nothing_of_it(store: Store):
-    good = gated(store, 1, passed=True)
-    promote(store, good, "production", force=True, reason="r")
-    assert history(store) == [(good.manifest.version, "r")]
+def test_last_verdict_counts(store: Store):
+    artifact = gated(store, 1, passed=False)
+    judged(store, 2, {artifact.reference: True})
+    promote(store, artifact, "production", override="looked at")
+    assert history(store) == [(artifact.manifest.version, "looked at")]
+
+
+def test_admit_promotes_what_passed_and_nothing_twice(store: Store):
+    first, second = (put(store, "interactions", EVENTS, key=key) for key in (1, 2))
+    gate = judged(store, 1, {first.reference: True})
+    assert admit(store, gate) == [first.reference]
+    assert admit(store, gate) == []
+    assert in_catalog(store) == [(first.manifest.version,)]
+    assert admit(store, judged(store, 2, {second.reference: False})) == []
+    assert admit(store, judged(store, 3, {second.reference: True})) == [second.reference]
+    rollback(store, "toy", "interactions", "production")
+    assert admit(store, judged(store, 4, {second.reference: True})) == []
+    assert [version for version, _ in history(store)] == [
+        artifact.manifest.version for artifact in (first, second, first)
+    ]
+    assert history(store)[1][1].startswith("passed gate@")
+
+
+def test_replaced_is_what_stood_in_production_before(store: Store):
+    first, second = (put(store, "interactions", EVENTS, key=key) for key in (1, 2))
+    assert replaced(store, first) is None
+    promote(store, first, "production")
+    assert replaced(store, first) is None
+    for _ in range(2):
+        before = replaced(store, second)
+        assert before is not None
+        assert before.reference == first.reference
+        promote(store, second, "production")
 
 
 def test_rollback_goes_back_once_and_the_second_undoes_it(store: Store):

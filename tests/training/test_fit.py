@@ -1,5 +1,7 @@
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -11,6 +13,7 @@ from semacdr.model.text_vectors import TextVectors, read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import Part, View
 from semacdr.training.fit import Fit, FitInputs, catalogue_of
+from semacdr.training.negatives import Negatives
 
 
 def inputs_of(artifacts: dict[str, Path], part: str = Part.TRAIN, **overrides: object) -> FitInputs:
@@ -68,6 +71,40 @@ def test_loss_that_is_not_finite_stops_the_fit(toy_artifacts: dict[str, Path]):
         Fit(inputs, seed=0).epoch()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"negatives_from": "popularity", "negatives": 4},
+        {"negatives_from": "batch"},
+        {"negatives_from": "batch", "log_q": False},
+        {"adapter_mixture": True},
+        {"sequence_fusion": "target"},
+    ],
+)
+def test_switches_train(toy_artifacts: dict[str, Path], change: dict[str, object]):
+    fit = Fit(inputs_of(toy_artifacts, dropout=0.0, id_dropout=0.0, **change), seed=0)
+    losses = [fmean(step.loss for step in fit.epoch()) for _ in range(8)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("source", ["uniform", "popularity", "batch"])
+def test_negatives_with_log_q_estimate_the_whole_catalogue(source: str):
+    torch.manual_seed(0)
+    num_items, num_positions = 300, 200
+    config = load_preset("semacdr", {"negatives": 60, "negatives_from": source})
+    support = torch.arange(1, num_items + 1)
+    negatives = Negatives(config, [(0, num_items)], support, np.random.default_rng(0))
+    state, items = torch.randn(1, 4) / 2, torch.randn(num_items, 4)
+    whole = (items @ state[0]).logsumexp(dim=0)
+    sums = []
+    for _ in range(400):
+        batch = torch.multinomial(support.double(), num_positions, replacement=True)
+        (drawn,) = negatives.draw(batch)
+        score = items[drawn.item_K] @ state[0] + torch.as_tensor(drawn.stands_for).log()
+        sums.append(score.exp().sum())
+    assert torch.stack(sums).mean().log().item() == pytest.approx(whole.item(), abs=0.03)
+
+
 OTHER_PRESETS = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name != "semacdr"]
 
 
@@ -110,7 +147,7 @@ def test_every_preset_overfits_twenty_sequences(preset: str):
     titles = vocabulary.table.select("domain", "item_id", title="item_id")
     inputs = FitInputs(config=config, vocabulary=vocabulary, text=text, titles=titles, events=events, max_length=steps)
     fit = Fit(inputs, seed=0)
-    losses = [fit.epoch() for _ in range(80)]
+    losses = [fmean(step.loss for step in fit.epoch()) for _ in range(80)]
     # Nobody can tell which user it is at the first event, nor, from one domain's history alone, at the first of b.
     unknowable = 2 / steps if preset == "sasrec-target" else 1 / steps
     assert losses[-1] < unknowable * 0.85

@@ -48,9 +48,8 @@ def test_gate_examples_estimate_the_cross_entropy_over_all_items(
     toy_artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
     inputs = inputs_of(toy_artifacts)
-    events = read_events(toy_artifacts["sequences"], inputs.vocabulary)
-    validation = Validation(inputs, events, seed=0)
-    queries = validation.queries
+    validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
+    events, queries = validation.events, validation.queries
     facts = query_facts(events, queries, 0, 2)
     support = np.zeros(inputs.vocabulary.num_items + 1, np.int64)
     table = torch.randn(2, len(queries), 20, generator=torch.Generator().manual_seed(0))

@@ -44,9 +44,13 @@ def test_train_writes_the_contract_and_says_what_it_did(toy_artifacts: dict[str,
     assert history.filter(fit="train")["validation_ndcg_10"].max() == trained_alone
     assert history.filter(fit="refit")["validation_ndcg_10"].null_count() == facts.details["best_epoch"]
     assert 0 < facts.metrics["ndcg_10"] <= facts.metrics["hr_10"] <= 1
+    steps = pl.read_parquet(tmp_path / "training_steps.parquet")
+    means = steps.group_by("fit", "epoch").agg(pl.col("loss").mean()).sort("fit", "epoch", descending=[True, False])
+    assert means["loss"].to_list() == pytest.approx(history["loss"].to_list())
     assert facts.seed == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "config.json", "model.safetensors", "tensorboard", "training_history.parquet", "vocabulary.parquet",
+        "config.json", "model.safetensors", "tensorboard", "training_history.parquet", "training_steps.parquet",
+        "vocabulary.parquet",
     ]  # fmt: skip
 
 

@@ -1,0 +1,106 @@
+"""What a night costs in which one of a hundred items and users are new, beside the full run, stage by stage.
+
+    python -m benchmarks.nightly [--dataset examples/amazon-food-kitchen-mini] [--quick]
+
+The data set is copied without every hundredth user and item, run, completed, and run again: no LLM is asked, the
+checkpoint serves on, and only users with new events are ranked anew. CPU seconds of one thread; training is shown and
+not counted. ``--quick`` changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from semacdr.dataset import DatasetConfig, load_dataset
+from semacdr.pipeline import STAGES, Context, run_stage
+from semacdr.settings import DuckDbSettings, Settings
+from semacdr.store import Store
+
+BAR, NEW_SHARE = 0.03, 100
+CHANGES = {
+    "semantics": {"budget": {"items": 0}},
+    "training": {"max_age_days": 365},
+    "recommendations": {"users": "new_events"},
+}
+
+
+def configured(folder: Path) -> DatasetConfig:
+    """Return the data set with the switches of this benchmark."""
+    read = load_dataset(folder)
+    values = read.model_dump(mode="json")
+    for section, changes in CHANGES.items():
+        values[section] |= changes
+    config = DatasetConfig.model_validate(values)
+    config._folder = read.folder  # noqa: SLF001 (as load_dataset does it)
+    return config
+
+
+def held_out(key: str) -> bool:
+    """Whether a user or item is new on the second day."""
+    return zlib.crc32(key.encode()) % NEW_SHARE == 0
+
+
+def hold_out(config: DatasetConfig) -> None:
+    """Take the records of new users and items out of the raw files."""
+    for domain in config.domains.values():
+        for source in (domain.interactions, domain.items):
+            if source is None:
+                continue
+            fields = [source.columns[name] for name in ("user_id", "item_id") if name in source.columns]
+            for name in source.files:
+                path = config.folder / name
+                with gzip.open(path, "rt", encoding="utf-8") as file:
+                    lines = [line for line in file if not any(held_out(json.loads(line)[field]) for field in fields)]
+                with gzip.open(path, "wt", encoding="utf-8") as file:
+                    file.writelines(lines)
+
+
+def run(context: Context) -> dict[str, float]:
+    """Return stage -> CPU seconds."""
+    spent = {}
+    for stage in STAGES:
+        started = time.process_time()
+        run_stage(stage, context)
+        spent[stage.name] = time.process_time() - started
+    return spent
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", type=Path, default=Path("examples/amazon-food-kitchen-mini"))
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before", flush=True)
+    with tempfile.TemporaryDirectory(prefix="semacdr-nightly-") as name:
+        folder = Path(name) / "examples"
+        shutil.copytree(arguments.dataset.parent, folder)
+        config = configured(folder / arguments.dataset.name)
+        settings = Settings(cache=Path(name) / "cache", threads=1, duckdb=DuckDbSettings(threads=1))
+        context = Context(dataset=config, settings=settings, store=Store(Path(name) / "store"))
+        hold_out(config)
+        full = run(context)
+        shutil.copytree(arguments.dataset, config.folder, dirs_exist_ok=True)
+        night = run(context)
+    print("| stage | full run, CPU s | night, CPU s |\n| --- | --- | --- |")
+    for stage, seconds in full.items():
+        print(f"| {stage} | {seconds:.2f} | {night[stage]:.2f} |")
+    ratio = sum(night[stage] for stage in full if stage != "training")
+    ratio /= sum(seconds for stage, seconds in full.items() if stage != "training")
+    print(json.dumps({"benchmark": "nightly", "ratio": round(ratio, 3), "bar": BAR, "holds": ratio <= BAR}))
+
+
+if __name__ == "__main__":
+    main()

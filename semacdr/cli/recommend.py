@@ -1,0 +1,55 @@
+"""The command ``recommend``: a list for a history that is given, by what the last batch was made with."""
+
+from __future__ import annotations
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from semacdr.cli.options import STORE_OPTION, find_dataset, open_store
+from semacdr.errors import ConfigError
+from semacdr.terminal import open_console
+
+
+@click.command()
+@click.argument("dataset")
+@click.option(
+    "--history", default="", metavar="DOMAIN:ITEM,...", help="What the user took, oldest first; may be empty."
+)
+@click.option("--domain", required=True, help="Recommend items of this domain.")
+@click.option("--top", type=click.IntRange(min=1), help="Items.  [default: as many as the batch has]")
+@click.option("--at", default="production", show_default=True, help="Version or alias of the recommendations.")
+@click.option("--strict", is_flag=True, help="Refuse a history with an unknown item; else it is left out.")
+@STORE_OPTION
+def recommend(
+    *, dataset: str, history: str, domain: str, top: int | None, at: str, strict: bool, store: str | None
+) -> None:
+    """Recommend items of a domain of DATASET for a history, without a run: for new users and new events.
+
+    The model, items and rules are those of a published version of `recommendations`, and so is the answer for the
+    same history. Prints rank, item, title, score and reason.
+
+    \b
+    semacdr recommend my-data --history "food:B001,kitchen:B777" --domain food --top 10
+    semacdr recommend my-data --domain food --at current
+    """
+    from semacdr.recommendations import Recommender  # noqa: PLC0415 (torch takes seconds to import)
+
+    opened = open_store(store)
+    events = _events(history)
+    recommender = Recommender.open(opened, find_dataset(opened, "recommendations", dataset), at)
+    (found,) = recommender.recommend([events], domain, top, strict=strict)
+    table = Table("rank", "item", "title", "score", "reason")
+    for line in found:
+        table.add_row(str(line.rank), *map(escape, (line.item_id, line.title or "", f"{line.score:.4f}", line.reason)))
+    open_console().print(table)
+    if unknown := recommender.unknown(events):
+        click.echo(f"{len(unknown)} of {len(events)} events left out: items that are not known", err=True)
+
+
+def _events(history: str) -> list[tuple[str, str]]:
+    events = [tuple(event.strip().split(":", 1)) for event in history.split(",") if event.strip()]
+    wrong = [event for event in events if len(event) != 2 or not all(event)]  # noqa: PLR2004
+    if wrong:
+        raise ConfigError("--history", found=":".join(wrong[0]), expected="DOMAIN:ITEM,DOMAIN:ITEM, oldest first")
+    return [(domain, item) for domain, item in events]

@@ -1,0 +1,131 @@
+"""What can stand in a table: a floor, a preset, or a preset with things switched, named ``preset:switch:...``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from semacdr.errors import ConfigError, close_names
+from semacdr.evaluation.floors import FLOORS
+from semacdr.model.config import load_preset, preset_names
+
+
+class Source(StrEnum):
+    """What the other domains' histories are made to be."""
+
+    REAL = "real"
+    ALONE = "alone"
+    """In training and at test each user is one in every domain: the target-only twin."""
+    OFF = "off"
+    """At test alone: trained with the other domains, asked without them."""
+    SHUFFLED = "shuffled"
+    """At test alone: another user's."""
+    UNRELATED = "unrelated"
+    """At test alone: those of a user who never took an item that this one took."""
+
+
+class Texts(StrEnum):
+    """What the two text views are made to be, in training and at test."""
+
+    GIVEN = "given"
+    OWN_WORDS = "own-words"
+    """The item's own text in both views: no writer."""
+    RANDOM = "random"
+    """Random vectors of the same mean and covariance, one per item and view."""
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One thing that is changed of a preset."""
+
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    source: Source = Source.REAL
+    texts: Texts = Texts.GIVEN
+
+
+_NO_CONTRAST = {
+    "alignment_weight": 0.0, "uniformity_weight": 0.0, "domain_alignment_weight": 0.0, "user_alignment_weight": 0.0
+}  # fmt: skip
+SWITCHES: Mapping[str, Switch] = {
+    "no-agnostic": Switch({"views": ["specific", "id"]}),
+    "no-specific": Switch({"views": ["agnostic", "id"]}),
+    "no-id": Switch({"views": ["agnostic", "specific"]}),
+    "no-texts": Switch({"views": ["id"], "experts": ["popularity", "transitions", "title"]}),
+    "no-contrast": Switch(_NO_CONTRAST),
+    "no-view-alignment": Switch({"alignment_weight": 0.0}),
+    "no-uniformity": Switch({"uniformity_weight": 0.0}),
+    "no-user-alignment": Switch({"user_alignment_weight": 0.0}),
+    "item-mean": Switch({"item_fusion": "mean"}),
+    "no-source": Switch({"threads": ["target", "mixed"]}),
+    "no-target": Switch({"threads": ["source", "mixed"]}),
+    "no-mixed": Switch({"threads": ["target", "source"]}),
+    "sequence-mean": Switch({"sequence_fusion": "mean"}),
+    "no-cross-attention": Switch({"cross_attention": False}),
+    "no-experts": Switch({"experts": []}),
+    "no-half-life": Switch({"half_life": None}),
+    "towers": Switch({"backbone": "towers"}),
+    "bce": Switch({"loss": "bce"}),
+    "no-whitening": Switch({"whitening": "none"}),
+    "alone": Switch(source=Source.ALONE),
+    "source-off": Switch(source=Source.OFF),
+    "source-shuffled": Switch(source=Source.SHUFFLED),
+    "source-unrelated": Switch(source=Source.UNRELATED),
+    "own-words": Switch(texts=Texts.OWN_WORDS),
+    "random-texts": Switch(texts=Texts.RANDOM),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table."""
+
+    name: str
+    preset: str | None
+    """None: a floor."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    source: Source = Source.REAL
+    texts: Texts = Texts.GIVEN
+
+    @property
+    def slug(self) -> str:
+        """The name as a file or an alias may have it."""
+        return self.name.replace(":", "-")
+
+
+def known_rows() -> list[str]:
+    """Return the names of all floors and presets; each preset also goes with each switch."""
+    return [*FLOORS, *preset_names()]
+
+
+def find_row(name: str, overrides: Mapping[str, Any] | None = None) -> Row:
+    """Return the row of a name.
+
+    Args:
+        name: a floor, a preset, or ``preset:switch:...``; a later switch goes over an earlier one.
+        overrides: fields of the preset, under the switches'.
+
+    Raises:
+        ConfigError: nothing is called that, or the overrides are impossible.
+    """
+    base, *switched = name.split(":")
+    if base in FLOORS:
+        if switched or overrides:
+            raise ConfigError(f"{name}: a floor has no switches and no overrides", do=f"say {base}")
+        return Row(base, None)
+    if base not in preset_names():
+        raise ConfigError(
+            f"no model {base!r}", expected=close_names(base, known_rows()), do="name a floor, a preset or preset:switch"
+        )
+    row = Row(name, base, overrides or {})
+    for one in switched:
+        if one not in SWITCHES:
+            raise ConfigError(f"{name}: no switch {one!r}", expected=close_names(one, SWITCHES))
+        switch = SWITCHES[one]
+        row = replace(
+            row,
+            overrides={**row.overrides, **switch.overrides},
+            source=row.source if switch.source is Source.REAL else switch.source,
+            texts=row.texts if switch.texts is Texts.GIVEN else switch.texts,
+        )
+    load_preset(base, row.overrides)
+    return row

@@ -1,0 +1,74 @@
+"""Is a difference more than chance? Paired bootstrap over users, and Holm's correction for several questions."""
+
+# Shapes: T targets, S bootstrap samples, U users.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from semacdr.model.histories import IntArray
+
+SAMPLES = 2_000
+_SAMPLES_AT_A_TIME = 200
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher one mean is than another, macro over domains."""
+
+    mean: float
+    low: float
+    """2.5 % of the bootstrap samples lie below."""
+    high: float
+    p: float
+    """Two-sided: how often so large a difference comes up if there is none; at least 1 / (samples + 1)."""
+
+
+def paired_bootstrap(
+    gain_T: FloatArray, user_T: IntArray, domain_T: IntArray, *, samples: int = SAMPLES, seed: int = 0
+) -> Difference:
+    """Return the macro mean of per-target gains, and how sure it is: whole users are drawn, with all their targets.
+
+    Args:
+        gain_T: one model's value of each target less the other's, both means over seeds.
+        user_T: whose target it is.
+        domain_T: where; the macro mean is over domains with targets.
+        samples: bootstrap samples.
+        seed: of the samples.
+    """
+    user_T = np.unique(user_T, return_inverse=True)[1]
+    num_users = int(user_T.max()) + 1
+    sums, counts = [], []
+    for domain in np.unique(domain_T):
+        here = domain_T == domain
+        sums.append(np.bincount(user_T[here], gain_T[here], minlength=num_users))
+        counts.append(np.bincount(user_T[here], minlength=num_users).astype(np.float64))
+    mean = float(np.mean([total.sum() / count.sum() for total, count in zip(sums, counts, strict=True)]))
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for start in range(0, samples, _SAMPLES_AT_A_TIME):
+        size = min(_SAMPLES_AT_A_TIME, samples - start)
+        times_SU = rng.multinomial(num_users, np.full(num_users, 1 / num_users), size).astype(np.float64)
+        means = [
+            (times_SU @ total) / np.maximum(times_SU @ count, 1) for total, count in zip(sums, counts, strict=True)
+        ]
+        drawn.append(np.mean(means, axis=0))
+    sample_S = np.concatenate(drawn)
+    least = min(int((sample_S <= 0).sum()), int((sample_S >= 0).sum()))
+    low, high = np.quantile(sample_S, [0.025, 0.975])
+    return Difference(mean, float(low), float(high), min(1.0, 2 * (least + 1) / (samples + 1)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values (Holm 1979), in the order given."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.zeros(len(p))
+    highest = 0.0
+    for place, which in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - place) * p[which]))
+        adjusted[which] = highest
+    return adjusted.tolist()

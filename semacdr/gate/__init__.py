@@ -1,0 +1,5 @@
+"""The gate: whether a new checkpoint, index or set of recommendations may take the place of the one in production."""
+
+from semacdr.gate.stage import GROUPS, Side, judge
+
+__all__ = ["GROUPS", "Side", "judge"]

@@ -1,0 +1,167 @@
+"""The gate stage: candidates beside what is in production, check by check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import structlog
+
+from semacdr.dataset import Gate
+from semacdr.gate.bootstrap import paired_ndcg, worse_share
+from semacdr.gate.lists import TOP, coverage, full_lists, overlap
+from semacdr.manifest import Facts
+from semacdr.store import Artifact
+from semacdr.tables import GateChecks
+
+log = structlog.get_logger()
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "checkpoint": ("checkpoint",),
+    "index": ("index",),
+    "recommendations": ("recommendations", "user_vectors", "item_vectors"),
+}
+"""What is judged -> the artifacts that go into production together."""
+_ALL = "all"
+_MIN_SHARED = 30
+"""Targets that both models have ranked; with fewer of them nothing is known."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A candidate or what is in production: its artifacts by name, and its evaluation; empty: there is none."""
+
+    artifacts: Mapping[str, Artifact]
+
+    def version(self, name: str) -> str | None:
+        """Return the version of an artifact; None if there is none."""
+        return self.artifacts[name].manifest.version if name in self.artifacts else None
+
+
+@dataclass(frozen=True)
+class _Check:
+    """One check of one domain."""
+
+    artifact: str
+    check: str
+    domain: str
+    value: float | None
+    production_value: float | None
+    bound: float | None
+    passed: bool
+    reason: str
+
+
+def judge(config: Gate, wanted_recall: float, seed: int, candidate: Side, production: Side, output: Path) -> Facts:
+    """Write the table ``gate_checks``, and say in ``details.verdicts`` which versions may go into production.
+
+    Args:
+        config: the bounds.
+        wanted_recall: of an index.
+        seed: of the bootstrap.
+        candidate: ``checkpoint``, ``evaluation``, ``index``, ``semantics``, ``items`` and the recommendations.
+        production: ``checkpoint``, ``evaluation`` of it, ``items`` and ``recommendations``, as far as there are any.
+        output: the artifact's folder.
+    """
+    checks = [*_of_checkpoint(config, seed, candidate, production), *_of_index(config, wanted_recall, candidate)]
+    bad = [check for check in checks if check.artifact == "checkpoint" and not check.passed]
+    checks += _of_recommendations(config, candidate, production, checkpoint_passed=not bad)
+    versions = {
+        group: {"candidate": candidate.version(group), "production": production.version(group)} for group in GROUPS
+    }
+    rows = [asdict(check) | versions[check.artifact] for check in checks]
+    schema = {name: column.dtype for name, column in GateChecks.columns().items()}
+    pl.DataFrame(rows, schema=schema).sort("artifact", "check", "domain").write_parquet(output / "gate_checks.parquet")
+    verdicts: dict[str, Any] = {}
+    for group, names in GROUPS.items():
+        reasons = [check.reason for check in checks if check.artifact == group and not check.passed]
+        verdict = {"passed": not reasons, "reasons": reasons}
+        verdicts |= {candidate.artifacts[name].reference: verdict for name in names}
+        log.info("gate", artifact=candidate.artifacts[group].reference, **verdict)
+    failed = sum(not check.passed for check in checks)
+    return Facts(rows_in=len(checks), details={"verdicts": verdicts}, metrics={"failed_checks": failed}, seed=seed)
+
+
+def _of_checkpoint(config: Gate, seed: int, candidate: Side, production: Side) -> Iterator[_Check]:
+    """NDCG@10 on the targets that both have ranked: refused when a drop beyond the margin is sure enough."""
+    found = _ranks(candidate)
+    if "checkpoint" in production.artifacts and "evaluation" not in production.artifacts:
+        reason = f"{production.artifacts['checkpoint'].reference} is in production and was never evaluated"
+        yield _Check("checkpoint", "ndcg_10", _ALL, None, None, None, False, reason)
+        return
+    if "evaluation" not in production.artifacts:
+        for (domain,), ranks in found.group_by("domain", maintain_order=True):
+            value = paired_ndcg(ranks, ranks)["candidate"].mean()
+            yield _Check(
+                "checkpoint", "ndcg_10", str(domain), _number(value), None, None, True, "nothing to compare with"
+            )
+        return
+    before = _ranks(production)
+    for (domain,), ranks in found.group_by("domain", maintain_order=True):
+        pairs = paired_ndcg(ranks, before)
+        if pairs.height < min(_MIN_SHARED, ranks.height):
+            reason = f"{domain}: {pairs.height} of {ranks.height} test targets were ranked by both: too few to tell"
+            yield _Check("checkpoint", "ndcg_10", str(domain), None, None, None, False, reason)
+            continue
+        now, then = _number(pairs["candidate"].mean()), _number(pairs["production"].mean())
+        margin = config.max_drop * then
+        difference = (pairs["candidate"] - pairs["production"]).to_numpy()
+        sure = worse_share(difference, margin, resamples=config.resamples, seed=seed)
+        reason = (
+            f"{domain}: NDCG@10 {now:.4f}, production {then:.4f} on {pairs.height:,} shared targets;"
+            f" {sure:.0%} sure of a drop beyond {margin:.4f} (allowed: {config.confidence:.0%})"
+        )
+        yield _Check("checkpoint", "ndcg_10", str(domain), now, then, then - margin, sure <= config.confidence, reason)
+
+
+def _ranks(side: Side) -> pl.DataFrame:
+    model = side.artifacts["checkpoint"].manifest.details["preset"]
+    ranks = side.artifacts["evaluation"].scan("evaluation_ranks").filter(pl.col("model") == model)
+    return ranks.select("user_id", "domain", "item_id", "rank").sort("domain", "user_id", "item_id").collect()
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, float)
+    return value
+
+
+def _of_index(config: Gate, wanted_recall: float, candidate: Side) -> Iterator[_Check]:
+    for name, facts in sorted(candidate.artifacts["index"].manifest.details["indexes"].items()):
+        recall = float(facts["recall_10"])
+        reason = f"{name}: recall@10 {recall:.4f} (at least {wanted_recall})"
+        yield _Check("index", "recall_10", name, recall, None, wanted_recall, recall >= wanted_recall, reason)
+    share = float(candidate.artifacts["semantics"].manifest.metrics.get("failure_share", 0))
+    most = config.max_failure_share
+    reason = f"{share:.1%} of the LLM's texts failed the audit (at most {most:.0%})"
+    yield _Check("index", "failure_share", _ALL, share, None, most, share <= most, reason)
+
+
+def _of_recommendations(
+    config: Gate, candidate: Side, production: Side, *, checkpoint_passed: bool
+) -> Iterator[_Check]:
+    group = "recommendations"
+    reason = "made by a checkpoint that " + ("passed" if checkpoint_passed else "was refused")
+    yield _Check(group, "checkpoint", _ALL, None, None, None, checkpoint_passed, reason)
+    new = candidate.artifacts[group]
+    users = candidate.artifacts["user_vectors"].scan()
+    items = candidate.artifacts["items"].scan()
+    for domain, share in full_lists(new.scan(), users, items, int(new.manifest.details["top_k"])).items():
+        least = config.min_full_lists
+        reason = f"{domain}: {share:.1%} of users have a full list (at least {least:.0%})"
+        yield _Check(group, "full_lists", domain, share, None, least, share >= least, reason)
+    old = production.artifacts.get(group)
+    covered = coverage(new.scan(), items)
+    before = coverage(old.scan(), production.artifacts["items"].scan()) if old else {}
+    for domain, share in covered.items():
+        least_share = before[domain] * (1 - config.max_coverage_drop) if domain in before else None
+        passed = least_share is None or share >= least_share
+        reason = f"{domain}: {share:.1%} of items are in anyone's first {TOP}"
+        reason += f" (at least {least_share:.1%})" if least_share is not None else "; nothing to compare with"
+        yield _Check(group, "coverage_10", domain, share, before.get(domain), least_share, passed, reason)
+    for domain, share in (overlap(new.scan(), old.scan()) if old else {}).items():
+        least = config.min_overlap
+        reason = f"{domain}: {share:.1%} of a user's first {TOP} were there before (at least {least:.0%})"
+        yield _Check(group, "overlap_10", domain, share, None, least, share >= least, reason)

@@ -1,0 +1,214 @@
+"""Rows on a real store: trained, ranked, published, compared."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from semacdr.cli import main
+from semacdr.comparison import Predictions, Request, compare, demand_alike, evaluate_row, figures, find_row, per_target
+from semacdr.comparison import score as score_predictions
+from semacdr.comparison.rows import FLOORS, SWITCHES, Source
+from semacdr.comparison.transfer import transfer_report
+from semacdr.dataset import Protocol
+from semacdr.errors import ConfigError, DataError
+from semacdr.evaluation.task import Setting
+from semacdr.model.config import load_preset, preset_names
+from semacdr.model.ranking import ndcg
+from semacdr.pipeline import Context
+from semacdr.store import Artifact
+from semacdr.tables import Candidates, FitOn
+
+GTS = Setting(Protocol.GTS, Candidates.FULL, FitOn.REFIT)
+LOO = Setting(Protocol.LOO, Candidates.FULL, FitOn.TRAIN)
+
+
+def evaluated(context: Context, name: str, setting: Setting = GTS, seeds: int = 1) -> Artifact:
+    base = name.partition(":")[0]
+    overrides = None if base in FLOORS else context.dataset.training.overrides
+    return evaluate_row(context, Request(find_row(name, overrides), setting, seeds))
+
+
+def test_evaluate_row_says_all_that_a_result_has_to(context: Context, tmp_path: Path):
+    request = Request(find_row("semacdr", context.dataset.training.overrides), GTS, 2, tmp_path / "predictions")
+    artifact = evaluate_row(context, request)
+    details = artifact.manifest.details
+    assert {name: details[name] for name in ("model", "protocol", "candidates", "fit", "part", "seeds")} == {
+        "model": "semacdr", "protocol": "gts", "candidates": "full", "fit": "refit", "part": "test", "seeds": [0, 1]
+    }  # fmt: skip
+    assert details["ties"] == "seeded permutation of each domain's items"
+    assert {one["check"]: one["verdict"] for one in details["leaks"]}["whitening"] == "ok"
+    assert {one["check"] for one in details["leaks"]} >= {"cuts", "histories", "selection", "candidates", "texts"}
+    assert [one["seed"] for one in details["trained"]] == [0, 1]
+    rows = artifact.scan().collect()
+    assert sorted(rows["seed"].unique()) == [0, 1]
+    ranks = artifact.scan("evaluation_ranks").collect()
+    assert artifact.manifest.metrics["ndcg_10"] == pytest.approx(
+        ranks.with_columns(value=ndcg(ranks["rank"].to_numpy(), 10))
+        .group_by("seed", "domain").agg(pl.col("value").mean())["value"].mean()
+    )  # fmt: skip
+    for seed in (0, 1):
+        found = pl.read_parquet(tmp_path / "predictions" / f"semacdr-seed-{seed}.parquet")
+        assert found.columns == ["user_id", "domain", "rank", "item_id"]
+        assert found.group_by("user_id", "domain").len()["len"].min() >= 90
+        hits = found.join(ranks.filter(seed=seed), on=["user_id", "domain", "item_id"])
+        assert (hits["rank"] == hits["rank_right"]).all()
+        assert hits.height == ranks.filter(pl.col("rank") <= 100, seed=seed).height
+    connection = duckdb.connect(str(context.store.catalog), read_only=True)
+    query = "select count(*) from evaluation_versions where version = ?"
+    assert connection.execute(query, [artifact.manifest.version]).fetchone() == (rows.height,)
+
+
+def test_evaluate_row_again_trains_and_publishes_nothing(context: Context):
+    first = evaluated(context, "popularity")
+    versions = len(context.store.manifests("toy", "evaluation"))
+    assert evaluated(context, "popularity").reference == first.reference
+    assert len(context.store.manifests("toy", "evaluation")) == versions
+    assert context.store.aliases("toy", "evaluation")["gts-full-refit-popularity"] == first.manifest.version
+    assert "current" not in context.store.aliases("toy", "evaluation")
+
+
+def test_evaluate_row_of_a_killed_run_trains_no_seed_twice(context: Context):
+    base = Request(find_row("semacdr", {**context.dataset.training.overrides, "dim": 12}), GTS, 1)
+    trained = evaluate_row(context, base).manifest.details["trained"]
+    again = evaluate_row(context, replace(base, seeds=2)).manifest.details["trained"]
+    assert again[0] == trained[0]
+    assert again[1]["seed"] == 1
+
+
+def test_evaluate_row_protocols_have_targets_of_their_own(context: Context):
+    gts, loo = (evaluated(context, "hybrid", setting) for setting in (GTS, LOO))
+    interactions = context.store.get("toy", "interactions").scan().collect()
+    ranks = loo.scan("evaluation_ranks").collect()
+    last = interactions.sort("timestamp_s", "domain", "item_id").group_by("user_id").last().sort("user_id")
+    assert ranks.sort("user_id").select("user_id", "domain", "item_id").rows() == (
+        last.select("user_id", "domain", "item_id").rows()
+    )
+    assert gts.scan("evaluation_ranks").collect().height != ranks.height
+    assert loo.manifest.details["chosen"]["title_weight"] in {0.1, 0.3, 1.0, 3.0}
+    assert len(loo.manifest.details["tried"]) == 12 + 4 + 4
+
+
+def test_results_of_different_settings_share_no_table(context: Context):
+    found = [evaluated(context, "popularity", setting) for setting in (GTS, LOO)]
+    with pytest.raises(ConfigError, match="results of different protocol cannot share a table"):
+        figures(found)
+    train = Setting(Protocol.GTS, Candidates.FULL, FitOn.TRAIN)
+    with pytest.raises(ConfigError, match="results of different fit cannot share a table"):
+        per_target([found[0], evaluated(context, "popularity", train)], "hr_10")
+    with pytest.raises(ConfigError, match="no evaluation"):
+        demand_alike([])
+
+
+def test_compare_is_paired_over_the_same_targets(context: Context):
+    found = [evaluated(context, "title"), evaluated(context, "random")]
+    values = per_target(found, "ndcg_10")
+    better = compare(values, "title", ["random"], "ndcg_10")[0]
+    worse = compare(values, "random", ["title"], "ndcg_10")[0]
+    assert better.difference.mean == pytest.approx(-worse.difference.mean)
+    assert better.difference.mean == pytest.approx(
+        found[0].manifest.metrics["ndcg_10"] - found[1].manifest.metrics["ndcg_10"]
+    )
+    with pytest.raises(ConfigError, match="no evaluation of 'ease' in this table"):
+        compare(values, "ease", ["title"], "ndcg_10")
+
+
+def test_transfer_report_adds_up(context: Context):
+    names = ("semacdr", "semacdr:alone", "semacdr:source-off", "semacdr:source-shuffled")
+    found = [evaluated(context, name) for name in names]
+    report = transfer_report(found, "semacdr", "ndcg_10")
+    groups = {one.group: one for one in report.groups}
+    assert groups["all"].difference.mean == pytest.approx(
+        report.macro["semacdr"] - report.macro["semacdr:alone"], abs=1e-9
+    )
+    assert groups["warm"].num_targets + groups["cold"].num_targets == groups["all"].num_targets
+    assert groups["books"].num_targets + groups["films"].num_targets == groups["all"].num_targets
+    assert all(one.helped + one.harmed <= 1 for one in report.groups)
+    assert [one.against for one in report.controls] == list(names[1:])
+
+
+def test_own_words_and_random_texts_train_on_other_vectors(context: Context):
+    given, drawn = evaluated(context, "semacdr"), evaluated(context, "semacdr:random-texts")
+    ranks = [one.scan("evaluation_ranks").collect()["rank"].to_list() for one in (given, drawn)]
+    assert ranks[0] != ranks[1]
+
+
+def test_predictions_from_elsewhere_are_scored_alike(context: Context, tmp_path: Path):
+    ours = evaluate_row(context, Request(find_row("title"), GTS, 1, tmp_path))
+    theirs = score_predictions(context, Predictions("theirs", [tmp_path / "title-seed-0.parquet"], GTS))
+    assert theirs.manifest.metrics == ours.manifest.metrics
+    with pytest.raises(ConfigError, match="the name of a model of SemaCDR"):
+        score_predictions(context, Predictions("title", [tmp_path / "title-seed-0.parquet"], GTS))
+    with pytest.raises(DataError, match=r"targets have no ranks|without a target"):
+        score_predictions(context, Predictions("theirs", [tmp_path / "title-seed-0.parquet"], LOO))
+
+
+def test_too_few_items_and_seeds_are_refused(context: Context):
+    sampled = Setting(Protocol.LOO, Candidates.SAMPLED_999, FitOn.TRAIN)
+    with pytest.raises(DataError, match="domain books has too few items for candidates sampled-999"):
+        evaluated(context, "popularity", sampled)
+    with pytest.raises(ConfigError, match="no seed"):
+        evaluated(context, "popularity", seeds=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("popularit", "did you mean 'popularity'"),
+        ("semacdr:no-agnstic", "did you mean 'no-agnostic'"),
+        ("popularity:no-agnostic", "a floor has no switches"),
+    ],
+)
+def test_find_row_of_an_unknown_name_is_refused(name: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        find_row(name)
+
+
+def test_find_row_takes_several_switches():
+    row = find_row("semacdr:no-texts:alone", {"dim": 16})
+    assert (row.overrides["views"], row.overrides["dim"], row.source) == (["id"], 16, Source.ALONE)
+    assert row.slug == "semacdr-no-texts-alone"
+
+
+def test_every_switch_makes_a_model_that_can_be():
+    for switch in SWITCHES:
+        row = find_row(f"semacdr:{switch}")
+        config = load_preset("semacdr", row.overrides)
+        assert row.source is not Source.REAL or row.texts.value != "given" or config != load_preset("semacdr")
+    assert not set(FLOORS) & set(preset_names())
+
+
+def test_commands_print_tables_and_refuse_what_is_unknown(
+    context: Context, toy_store: tuple[object, object, Path], tmp_path: Path
+):
+    folder = toy_store[2]
+    runner = CliRunner(env={"SEMACDR_CACHE": str(folder / "cache"), "SEMACDR_THREADS": "1"})
+    toml, store = str(folder / "toy.toml"), ["--store", str(folder / "store")]
+    done = runner.invoke(main, ["evaluate", toml, *store, "--model", "random", "--model", "popularity", "--seeds", "2"])
+    assert done.exit_code == 0, done.output
+    assert "protocol gts, candidates full, fit refit" in done.output.replace("\n", " ")
+    evaluated(context, "title")
+    done = runner.invoke(main, ["compare", toml, *store, "--model", "title"])
+    assert done.exit_code == 0, done.output
+    assert "(Holm)" in done.output
+    evaluated(context, "popularity", LOO)
+    both = ["gts-full-refit-popularity", "loo-full-train-popularity"]
+    mixed = runner.invoke(main, ["compare", toml, *both, *store])
+    assert mixed.exit_code == 2
+    assert "cannot share a table" in mixed.output
+    assert runner.invoke(main, ["evaluate", toml, *store, "--model", "title", "--protocol", "gtx"]).exit_code == 2
+    unknown = runner.invoke(main, ["evaluate", toml, *store, "--model", "semacdrr"])
+    assert unknown.exit_code == 2
+    assert "did you mean 'semacdr'" in unknown.output
+    for arguments, shown in (
+        (["transfer", toml, "--seeds", "1"], "semacdr:source-unrelated"),
+        (["ablate", toml, "--seeds", "1", "--switch", "no-experts"], "semacdr:no-experts"),
+        (["evaluate", toml, "--model", "title", "--seeds", "1", "--predictions", str(tmp_path)], "title"),
+        (["score", toml, str(tmp_path / "title-seed-0.parquet"), "--name", "mine"], "mine"),
+    ):
+        done = runner.invoke(main, [*arguments, *store])
+        assert done.exit_code == 0, done.output
+        assert shown in done.output

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from semacdr.evaluation.statistics import holm, paired_bootstrap
+
+
+def test_bootstrap_of_one_domain_agrees_with_the_normal_interval():
+    rng = np.random.default_rng(0)
+    gain = rng.normal(0.1, 1.0, 2_000)
+    found = paired_bootstrap(gain, np.arange(2_000), np.zeros(2_000, np.int64))
+    half = 1.96 * gain.std() / np.sqrt(2_000)
+    assert found.mean == pytest.approx(gain.mean())
+    assert found.low == pytest.approx(gain.mean() - half, abs=0.15 * half)
+    assert found.high == pytest.approx(gain.mean() + half, abs=0.15 * half)
+    assert found.p == pytest.approx(stats.ttest_1samp(gain, 0).pvalue, abs=0.01)
+
+
+def test_bootstrap_is_macro_over_domains_whatever_their_sizes():
+    gain = np.array([1.0] * 10 + [0.0] * 990)
+    domain = np.array([0] * 10 + [1] * 990)
+    found = paired_bootstrap(gain, np.arange(1_000), domain)
+    assert found.mean == 0.5
+    assert found.p == 2 / 2_001
+
+
+def test_bootstrap_draws_users_with_all_their_targets():
+    # Each user's two targets gain alike: as two users each they would seem surer than they are.
+    rng = np.random.default_rng(1)
+    per_user = rng.normal(0, 1, 200)
+    gain, domain = np.repeat(per_user, 2), np.tile([0, 1], 200)
+    together = paired_bootstrap(gain, np.repeat(np.arange(200), 2), domain)
+    apart = paired_bootstrap(gain, np.arange(400), domain)
+    assert together.high - together.low > 1.25 * (apart.high - apart.low)
+
+
+def test_bootstrap_without_a_difference_is_no_finding():
+    found = paired_bootstrap(np.zeros(50), np.arange(50), np.zeros(50, np.int64))
+    assert (found.mean, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from semacdr.gate.bootstrap import paired_ndcg, worse_share
+from semacdr.gate.lists import coverage, full_lists, overlap
+
+
+def ranks(*rows: tuple[str, str, str, int]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["user_id", "domain", "item_id", "rank"], orient="row")
+
+
+def test_paired_ndcg_takes_targets_that_both_have_ranked():
+    pairs = paired_ndcg(
+        ranks(("u", "a", "i", 1), ("v", "a", "i", 3), ("w", "a", "j", 1)),
+        ranks(("v", "a", "i", 11), ("u", "a", "i", 2), ("w", "a", "other", 1)),
+    )
+    assert pairs["candidate"].to_list() == [1.0, 0.5]
+    assert pairs["production"].to_list() == pytest.approx([1 / np.log2(3), 0.0])
+
+
+def test_worse_share_tells_a_real_drop_from_noise():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.2, 2000)
+    assert worse_share(noise - 0.02, 0.0, resamples=500, seed=1) > 0.99
+    assert worse_share(noise + 0.02, 0.0, resamples=500, seed=1) < 0.01
+    assert worse_share(noise - noise.mean(), 0.0, resamples=500, seed=1) == pytest.approx(0.5, abs=0.1)
+    assert worse_share(np.zeros(10), 0.0, resamples=500, seed=1) == 0
+    assert worse_share(noise, 0.001, resamples=500, seed=7) == worse_share(noise, 0.001, resamples=500, seed=7)
+
+
+def test_figures_of_lists_by_hand():
+    items = pl.LazyFrame({"domain": ["a"] * 4 + ["b"] * 4, "item_id": list("ijkl") * 2})
+    now = pl.LazyFrame(ranks(("u", "a", "i", 1), ("u", "a", "j", 2), ("v", "a", "i", 1), ("u", "b", "k", 11)))
+    before = pl.LazyFrame(ranks(("u", "a", "j", 1), ("u", "a", "k", 2), ("w", "a", "i", 1)))
+    users = pl.LazyFrame({"user_id": ["u", "v", "u", "v"], "domain": ["a", "a", "b", "b"]})
+    assert coverage(now, items) == {"a": 0.5, "b": 0.0}
+    # Half of the domain's four items are as much as a list of twenty can be asked for.
+    assert full_lists(now, users, items, 20) == {"a": 0.5, "b": 0.0}
+    assert full_lists(now, users, items, 1) == {"a": 1.0, "b": 0.0}
+    assert overlap(now, before) == {"a": 0.5}

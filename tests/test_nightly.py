@@ -1,0 +1,189 @@
+"""Nights of one data set, by the stages themselves: no LLM, a real encoder, a real store."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+import torch
+
+from semacdr.cli import main
+from semacdr.dataset import load_dataset
+from semacdr.errors import ConfigError, StoreError
+from semacdr.pipeline import STAGES, Context, find_stage, run_stage
+from semacdr.recommendations import Recommender
+from semacdr.settings import Settings
+from semacdr.store import Artifact, Store
+from semacdr.store.promotion import promote
+from tests.raw_logs import write_raw_logs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+NEW = "f-new"
+
+
+class Nights:
+    """A data set with its store, and what each night published."""
+
+    def __init__(self, folder: Path) -> None:
+        self.toml = write_raw_logs(folder / "raw")
+        self.change("items = 6", "items = 0")
+        self.change("[training]", "[training]\nmax_age_days = 3")
+        self.store = Store(folder / "store")
+        self.settings = Settings(cache=folder / "cache", threads=1)
+
+    def change(self, old: str, new: str) -> None:
+        text = self.toml.read_text()
+        assert old in text
+        self.toml.write_text(text.replace(old, new))
+
+    @property
+    def context(self) -> Context:
+        return Context(dataset=load_dataset(self.toml), settings=self.settings, store=self.store)
+
+    def run(self) -> dict[str, Artifact]:
+        made: dict[str, Artifact] = {}
+        for stage in STAGES:
+            made |= run_stage(stage, self.context)
+        return made
+
+    def version(self, name: str, at: str = "production") -> str:
+        return self.store.get("three-domains", name, at).manifest.version
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Nights, list[dict[str, Artifact]]]:
+    """A first night, an unchanged one, and one with a new item and a new user's events."""
+    torch.set_num_threads(1)
+    nights = Nights(tmp_path_factory.mktemp("nights"))
+    made = [nights.run(), nights.run()]
+    folder = nights.toml.parent
+    with (folder / "film-items.csv").open("a", newline="") as file:
+        csv.writer(file).writerow([NEW, "A movie about dragons, volume 99", "Maker1"])
+    with (folder / "films.csv").open("a", newline="") as file:
+        csv.writer(file).writerows([["newcomer", "f00", 1_626_000_000, 5], ["newcomer", "f06", 1_626_000_000, 5]])
+    made.append(nights.run())
+    return nights, made
+
+
+def test_unchanged_night_makes_nothing(nights: tuple[Nights, list[dict[str, Artifact]]]):
+    _, (first, second, _) = nights
+    assert {artifact.reference for artifact in first.values()} == {artifact.reference for artifact in second.values()}
+
+
+def test_new_item_and_user_go_through_one_night_without_training(nights: tuple[Nights, list[dict[str, Artifact]]]):
+    _, (first, _, third) = nights
+    assert third["checkpoint"].reference == first["checkpoint"].reference
+    details = third["recommendations"].manifest.details
+    assert details["new_items"] == 1
+    assert third["embeddings"].manifest.details["texts_encoded"] == 1
+    known = third["index"].scan("index_ids").filter(pl.col("item_id") == NEW).collect()
+    assert known["view"].to_list() == ["agnostic", "specific"]
+    table = third["recommendations"].scan().collect()
+    films = table.filter(domain="films")
+    with_new = films.filter(item_id=NEW)
+    assert with_new.height > 0
+    # A cold item finds its place; it does not take the first one of everybody.
+    assert with_new["rank"].n_unique() > 1
+    assert (with_new["rank"] == 1).mean() < 0.5
+    assert films.filter(user_id="newcomer").height == 20
+    cold = details["cold"]["films"]
+    assert 0 <= cold["top_10"] <= 1
+    assert third["recommendations"].manifest.metrics["cold_share_top_10"] == details["cold"]["all"]["top_10"]
+
+
+def test_what_passed_is_in_production_and_sql_tells_why(nights: tuple[Nights, list[dict[str, Artifact]]]):
+    nights_, (first, _, third) = nights
+    checks = third["gate"].scan("gate_checks").collect()
+    assert checks["passed"].all(), checks.filter(~pl.col("passed"))["reason"].to_list()
+    assert nights_.version("recommendations") == third["recommendations"].manifest.version
+    assert nights_.version("checkpoint") == first["checkpoint"].manifest.version
+    compared = checks.filter(check="overlap_10", domain="films")
+    assert compared["production"].to_list() == [first["recommendations"].manifest.version]
+    assert 0.5 < compared["value"][0] <= 1
+    with duckdb.connect(str(nights_.store.catalog), read_only=True) as catalog:
+        rows = catalog.execute("select count(*) filter (where not passed), count(*) from gate_checks").fetchall()
+        assert rows == [(0, checks.height)]
+        (live,) = catalog.execute("select any_value(version) from recommendations_production").fetchall()[0]
+        assert live == third["recommendations"].manifest.version
+
+
+def test_recommender_answers_as_the_published_batch(nights: tuple[Nights, list[dict[str, Artifact]]]):
+    nights_, (*_, third) = nights
+    recommender = Recommender.open(nights_.store, "three-domains")
+    table = third["recommendations"].scan().collect()
+    sequences = third["sequences"].scan().collect()
+    for user in ("newcomer", "u003"):
+        row = sequences.filter(user_id=user).to_dicts()[0]
+        history = list(zip(row["domains"], row["item_ids"], row["timestamps_s"], strict=True))
+        for domain in recommender.domains:
+            (found,) = recommender.recommend([history], domain)
+            expected = table.filter(user_id=user, domain=domain)
+            assert [line.item_id for line in found] == expected["item_id"].to_list()
+            assert [line.score for line in found] == pytest.approx(expected["score"].to_list(), abs=2e-4)
+            assert [line.reason for line in found] == expected["reason"].to_list()
+
+
+def test_recommend_prints_a_list_and_counts_unknown_items(
+    nights: tuple[Nights, list[dict[str, Artifact]]], capsys: pytest.CaptureFixture[str]
+):
+    nights_, (*_, third) = nights
+    store = ["--store", str(nights_.store.root)]
+    history = f"films:{NEW},books:b00,books:nothing"
+
+    def call(*options: str) -> tuple[int, str, str]:
+        code = main(["recommend", "three-domains", "--history", history, *store, *options], standalone_mode=False)
+        return code, *capsys.readouterr()
+
+    _, out, err = call("--domain", "films", "--top", "3")
+    items = third["items"].scan().filter(domain="films").collect()["item_id"]
+    assert sum(f" {item} " in out for item in items) == 3
+    assert "movie about" in out
+    assert "1 of 3 events left out" in err
+    code, _, err = call("--domain", "films", "--strict")
+    assert (code, "books:nothing" in err) == (2, True)
+    code, _, err = call("--domain", "film")
+    assert (code, "did you mean 'films'" in err) == (2, True)
+    code, _, err = call("--domain", "films", "--at", "yesterday")
+    assert (code, "no recommendations@yesterday" in err) == (1, True)
+
+
+def test_worse_candidate_is_published_and_refused_until_overridden(
+    nights: tuple[Nights, list[dict[str, Artifact]]],
+):
+    nights_, (*_, third) = nights
+    before = nights_.toml.read_text()
+    try:
+        # A model without experts, of almost no learning: far worse, and its lists are others.
+        nights_.change("max_epochs = 3", "experts = [], learning_rate = 1e-9, max_epochs = 1")
+        worse = nights_.run()
+        checks = worse["gate"].scan("gate_checks").filter(~pl.col("passed")).collect()
+        assert set(checks["artifact"]) == {"checkpoint", "recommendations"}
+        assert "ndcg_10" in set(checks["check"])
+        assert nights_.store.get("three-domains", "checkpoint").reference == worse["checkpoint"].reference
+        assert nights_.version("checkpoint") == third["checkpoint"].manifest.version
+        assert nights_.version("recommendations") == third["recommendations"].manifest.version
+        with pytest.raises(ConfigError, match=r"refused by the gate(.*\n)+.*NDCG@10"):
+            promote(nights_.store, worse["checkpoint"], "production")
+        promote(nights_.store, worse["checkpoint"], "production", override="to see it work")
+        history = nights_.store.alias_history("three-domains", "checkpoint", "production")
+        assert history[-1].reason == "refused by the gate, overridden: to see it work"
+    finally:
+        nights_.toml.write_text(before)
+
+
+def test_recommendations_of_another_checkpoint_are_not_judged(nights: tuple[Nights, list[dict[str, Artifact]]]):
+    nights_, _ = nights
+    store, name = nights_.store, "three-domains"
+    others = [
+        m.version for m in store.manifests(name, "checkpoint") if m.version != nights_.version("checkpoint", "current")
+    ]
+    at = nights_.version("checkpoint", "current")
+    store.move_alias(name, "checkpoint", "current", others[0])
+    try:
+        with pytest.raises(StoreError, match=rf"was not made from checkpoint@{others[0]}"):
+            run_stage(find_stage("gate"), nights_.context)
+    finally:
+        store.move_alias(name, "checkpoint", "current", at)
