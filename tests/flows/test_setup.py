@@ -15,7 +15,7 @@ from tests.receiver import receiving
 
 def test_parameters_name_the_stages():
     assert list(StageName.__args__) == [stage.name for stage in STAGES]
-    assert list(Refreshable.__args__) == [stage.name for stage in STAGES if stage.gather]
+    assert list(Refreshable.__args__) == [stage.name for stage in STAGES if stage.gather or stage.keeps]
 
 
 @pytest.fixture(autouse=True)
