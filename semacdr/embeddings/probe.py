@@ -67,7 +67,7 @@ def _accuracy(vectors_ND: NDArray[np.float32], places: dict[str, NDArray[np.int6
     # Imported here: it takes a second, and most commands never probe.
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     from sklearn.model_selection import StratifiedKFold, cross_val_score  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     texts_ND = vectors_ND[np.concatenate(list(places.values()))]
     labels_N = np.repeat(np.arange(len(places)), [len(listed) for listed in places.values()])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import torch
+from threadpoolctl import threadpool_limits
 
 from semacdr import tables
 from semacdr.dataset import Recommendations
@@ -49,6 +51,18 @@ class Run:
     """The last version, if it was made by the same rules from the same checkpoint."""
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch and BLAS work in one thread: sums of several differ in their last digits, and so would the bytes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @torch.inference_mode()
 def recommend_all(
     config: Recommendations,
@@ -74,6 +88,18 @@ def recommend_all(
         ConfigError: the availability is no condition in SQL.
         DataError: the checkpoint does not fit the items, or a domain has no available item.
     """
+    with one_thread():
+        return _recommend_all(config, inputs, outputs, run, progress, spread)
+
+
+def _recommend_all(
+    config: Recommendations,
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    run: Run,
+    progress: Progress,
+    spread: Spread,
+) -> Facts:
     folders = tuple(sorted(inputs.items()))
     serving = _serving(config, folders)
     model = serving.lister.model
@@ -143,8 +169,9 @@ def recommend_users(work: Work, name: str, users: Users, *, advance: Advance) ->
     """Write the shard of some users. ``advance`` takes users."""
     scan = pl.scan_parquet(users.file, glob=False, hive_partitioning=False)
     sequences = scan.slice(users.rows.start, len(users.rows)).collect()
-    serving = _serving(work.config, work.folders)
-    _write_shard(work.shards, name, _shard(serving, sequences, work.now_s, work.config.top_k, work.last))
+    with one_thread():
+        serving = _serving(work.config, work.folders)
+        _write_shard(work.shards, name, _shard(serving, sequences, work.now_s, work.config.top_k, work.last))
     advance(sequences.height)
 
 
