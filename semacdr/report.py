@@ -154,7 +154,8 @@ def next_commands(store: Store, dataset: str, user: str) -> list[str]:
     """
     queries = (
         (
-            f"from recommendations where dataset = '{dataset}' and user_id = {_quote(user)}"
+            "select domain, rank, item_id, score, reason from recommendations"
+            f" where dataset = '{dataset}' and user_id = {_quote(user)}"
             " order by domain, rank limit 10"
         ),
         "select name, version, created_at, ndcg_10, inputs from artifacts where name in ('checkpoint', 'evaluation')",
