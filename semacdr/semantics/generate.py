@@ -32,6 +32,7 @@ from semacdr.settings import LlmSettings
 log = structlog.get_logger()
 
 _MEAN_OF = 32
+"""Answers that the expected time of the next one looks back on."""
 
 
 @dataclass(frozen=True, kw_only=True)
