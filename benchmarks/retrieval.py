@@ -31,6 +31,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.fit_inputs import MAX_LENGTH, read_fit_inputs
+from benchmarks.rectools import run_rectools
 from benchmarks.training_speed import BATCH, BLOCKS, DIM, HEADS, NEGATIVES, SAME
 from semacdr.dataset import Embeddings, Recommendations, Split, Training
 from semacdr.embeddings.encoders import BUNDLED, LocalEncoder, locate
@@ -157,14 +158,8 @@ def batch(serving: Serving, sequences: pl.DataFrame, store: Path, dataset: str, 
 
 def rectools_users_per_s(python: Path, events: Events) -> float:
     """The same of RecTools."""
-    table = pl.DataFrame({"user_id": events.user, "item_id": events.item, "datetime": events.time_s * 1000})
     sizes = (MAX_LENGTH, BATCH, DIM, BLOCKS, HEADS, NEGATIVES, TOP_K, BATCH_USERS)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "events.parquet"
-        table.with_columns(pl.col("datetime").cast(pl.Datetime("ms"))).write_parquet(file)
-        command = [str(python), "-c", RECTOOLS, str(file), *map(str, sizes)]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(answer.strip().splitlines()[-1])["users_per_s"])
+    return float(run_rectools(python, RECTOOLS, events, sizes)["users_per_s"])
 
 
 def memory(users: int) -> None:

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
 import torch
 
 from benchmarks.fit_inputs import MAX_LENGTH, read_fit_inputs
+from benchmarks.rectools import run_rectools
 from semacdr.model.config import load_preset
 from semacdr.model.histories import Events
 from semacdr.training.fit import Fit, FitInputs
@@ -107,14 +105,8 @@ def _ours(preset: str, inputs: FitInputs, epochs: int, overrides: dict[str, obje
 
 
 def _rectools(python: Path, events: Events, epochs: int) -> Row:
-    table = pl.DataFrame({"user_id": events.user, "item_id": events.item, "datetime": events.time_s * 1000})
     sizes = (MAX_LENGTH, BATCH, DIM, BLOCKS, HEADS, NEGATIVES, epochs, DROPOUT)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "events.parquet"
-        table.with_columns(pl.col("datetime").cast(pl.Datetime("ms"))).write_parquet(file)
-        command = [str(python), "-c", RECTOOLS, str(file), *map(str, sizes)]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return Row("rectools", **json.loads(answer.strip().splitlines()[-1]))
+    return Row("rectools", **run_rectools(python, RECTOOLS, events, sizes))
 
 
 if __name__ == "__main__":

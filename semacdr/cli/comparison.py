@@ -106,6 +106,13 @@ def compare_(
     aliases = context.store.aliases(context.dataset.name, "evaluation")
     prefix = f"{protocol}-{candidates}-{fit}-"
     names = evaluations or tuple(sorted(alias for alias in aliases if alias.startswith(prefix)))
+    if not names:
+        raise ConfigError(
+            f"compare: no evaluation of {protocol}, {candidates}, {fit}",
+            found=", ".join(sorted(aliases)) or f"no evaluation of {context.dataset.name!r}",
+            expected=f"an alias {prefix}MODEL",
+            do=f"run `semacdr evaluate {dataset} --model {model}` with the same --protocol, --candidates and --fit",
+        )
     found = [context.store.get(context.dataset.name, "evaluation", name) for name in names]
     _print_figures(found)
     _print_comparisons(found, model)

@@ -63,6 +63,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@one_thread()
 @torch.inference_mode()
 def recommend_all(
     config: Recommendations,
@@ -88,18 +89,6 @@ def recommend_all(
         ConfigError: the availability is no condition in SQL.
         DataError: the checkpoint does not fit the items, or a domain has no available item.
     """
-    with one_thread():
-        return _recommend_all(config, inputs, outputs, run, progress, spread)
-
-
-def _recommend_all(
-    config: Recommendations,
-    inputs: Mapping[str, Path],
-    outputs: Mapping[str, Path],
-    run: Run,
-    progress: Progress,
-    spread: Spread,
-) -> Facts:
     folders = tuple(sorted(inputs.items()))
     serving = _serving(config, folders)
     model = serving.lister.model
@@ -164,14 +153,14 @@ class Work:
     now_s: int
 
 
+@one_thread()
 @torch.inference_mode()
 def recommend_users(work: Work, name: str, users: Users, *, advance: Advance) -> None:
     """Write the shard of some users. ``advance`` takes users."""
     scan = pl.scan_parquet(users.file, glob=False, hive_partitioning=False)
     sequences = scan.slice(users.rows.start, len(users.rows)).collect()
-    with one_thread():
-        serving = _serving(work.config, work.folders)
-        _write_shard(work.shards, name, _shard(serving, sequences, work.now_s, work.config.top_k, work.last))
+    serving = _serving(work.config, work.folders)
+    _write_shard(work.shards, name, _shard(serving, sequences, work.now_s, work.config.top_k, work.last))
     advance(sequences.height)
 
 

@@ -234,9 +234,9 @@ def test_limit_grows_once_a_round_by_what_would_still_be_answered_soon():
     limits = {"most": 1_000, "timeout_s": 80.0, "patience_s": 60.0}
     pool = Replicas(["http://127.0.0.1:9/v1"], is_healthy=always_healthy, **limits)
     replica = pool.members[0]
-    replica.in_flight = START_IN_FLIGHT
     sent = time.monotonic() - 10
     for _ in range(START_IN_FLIGHT):
+        replica.in_flight = int(replica.limit)  # what has room is sent at once
         pool.answered(replica, sent)
     assert replica.limit == pytest.approx(2 * START_IN_FLIGHT, rel=0.1)  # 20 s are soon
     replica.in_flight = int(replica.limit)
