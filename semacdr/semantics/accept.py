@@ -21,6 +21,9 @@ MIN_WORDS = {View.SPECIFIC: 3, View.AGNOSTIC: 4}
 MAX_CHARS = 600
 """Whatever wrote it. A text embedder reads 256 tokens, about 1,000 characters, and a prompt's schema is tighter."""
 
+_JSON = json.JSONDecoder(strict=False)
+"""xgrammar lets control characters into strings, which JSON forbids; ``accept`` takes them out."""
+
 _WORD = re.compile(r"\w+")
 _RUN = re.compile(r"(\S)\1{7,}")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -63,8 +66,7 @@ def read_answer(text: str, finish_reason: str | None, schema: Mapping[str, Any])
     if finish_reason != "stop":
         return "cut at max_tokens" if finish_reason == "length" else "not finished"
     try:
-        # xgrammar lets control characters into strings, which JSON forbids; ``accept`` takes them out.
-        value = json.loads(text, strict=False)
+        value = _JSON.decode(text)
     except (ValueError, RecursionError):
         return "not JSON"
     if not fits(value, schema):
@@ -83,7 +85,7 @@ def copies(texts: Texts, examples: Sequence[Mapping[str, Any]]) -> str | None:
 
 def copied_phrase(text: str, shown: frozenset[tuple[str, ...]]) -> str | None:
     """Return a phrase of the shown ones that a text repeats, else None."""
-    common = shown & _phrases(text)
+    common = shown & _phrases(text) if shown else None
     return " ".join(min(common)) if common else None
 
 
