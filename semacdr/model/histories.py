@@ -213,13 +213,17 @@ def query_batches(
 ) -> Iterator[tuple[IntArray, HistoryBatch]]:
     """Yield batches of queries whose histories, the last ``max_length`` events, are of like length.
 
-    Queries of one user at one time, such as those for several domains, read one history.
+    Queries whose histories begin with the same event read the longest of them, each up to its own last event.
 
     Yields:
         Which queries these are, and their batch: at most ``batch_size`` histories.
     """
     first = np.maximum(events.offsets[queries.user], queries.stop - max_length)
-    history, row_of = np.unique(np.stack([queries.stop - first, first], axis=1), axis=0, return_inverse=True)
+    begin, row_of = np.unique(first, return_inverse=True)
+    stop = np.zeros(len(begin), np.int64)
+    np.maximum.at(stop, row_of, queries.stop)
+    by_length = np.argsort(stop - begin, kind="stable")
+    history, row_of = np.stack([begin, stop], axis=1)[by_length], np.argsort(by_length)[row_of]
     by_history = np.argsort(row_of, kind="stable")
     edges = np.searchsorted(row_of[by_history], np.arange(0, len(history) + batch_size, batch_size))
     for number, start in enumerate(range(0, len(history), batch_size)):
@@ -227,8 +231,8 @@ def query_batches(
         rows = history[start : start + batch_size]
         batch = padded(
             events,
+            rows[:, 0],
             rows[:, 1],
-            rows.sum(axis=1),
             row=row_of[chosen] - start,
             position=queries.stop[chosen] - first[chosen] - 1,
             domain=queries.domain[chosen],

@@ -66,29 +66,34 @@ def rank_targets(
     top = np.zeros((len(queries), keep), np.int64) if keep else None
     for domain, (start, stop) in enumerate(vocabulary.bounds):
         permutation = np.random.default_rng([seed, domain]).permutation(stop - start)
+        place_I = np.argsort(permutation)
         for chosen in chunks(np.flatnonzero(queries.domain == domain), CHUNK_SCORES // (stop - start)):
             score_QI = scorer(chosen, domain)
-            if not torch.isfinite(score_QI).all():
+            # One score that is not finite makes the sum so, at a thirtieth of the time of a look at each.
+            if not torch.isfinite(score_QI.sum()):
                 raise DataError(
                     f"scores of domain {vocabulary.domains[domain]} are not finite",
                     do="train again with a lower learning_rate",
                 )
-            own_Q1 = torch.from_numpy(queries.item[chosen] - start)[:, None]
-            target_Q1 = score_QI.gather(1, own_Q1)
-            if among_QC is None:
-                row, column = histories_of(events, queries, chosen, domain)
-                score_QI = score_QI.index_put((torch.from_numpy(row), torch.from_numpy(column - start)), _LOWEST)
-            else:
-                drawn_QC = torch.from_numpy(among_QC[chosen] - start)
-                score_QI = torch.full_like(score_QI, -torch.inf).scatter(1, drawn_QC, score_QI.gather(1, drawn_QC))
-            score_QI.scatter_(1, own_Q1, target_Q1)
-            # From here on items stand in permuted order, so that what comes first wins a tie.
-            place_I = torch.from_numpy(np.argsort(permutation))
-            permuted_QI = score_QI[:, torch.from_numpy(permutation)]
-            rank[chosen] = _rank(permuted_QI, target_Q1, place_I[own_Q1]).numpy()
-            num_candidates[chosen] = torch.isfinite(score_QI).sum(dim=1).numpy()
+            own_Q = queries.item[chosen] - start
+            if among_QC is not None:
+                index_QC = np.concatenate([own_Q[:, None], among_QC[chosen] - start], axis=1)
+                score_QC = score_QI.gather(1, torch.from_numpy(index_QC)).numpy()
+                # By score, then by place: what comes first wins a tie.
+                order_QC = np.lexsort((place_I[index_QC], -score_QC))
+                rank[chosen] = 1 + (order_QC == 0).argmax(axis=1)
+                num_candidates[chosen] = index_QC.shape[1]
+                if top is not None:
+                    first = np.take_along_axis(index_QC, order_QC[:, :keep], axis=1)
+                    top[chosen, : first.shape[1]] = first + start
+                continue
+            row, column = _without(histories_of(events, queries, chosen, domain), own_Q + start)
+            column -= start
+            rank[chosen] = _ranks(score_QI.numpy(), own_Q, (row, column), place_I)
+            num_candidates[chosen] = stop - start - np.bincount(row, minlength=len(chosen))
             if top is not None:
-                first = _top(permuted_QI, min(keep, stop - start)).numpy()
+                left_QI = score_QI.index_put((torch.from_numpy(row), torch.from_numpy(column)), _LOWEST)
+                first = _top(left_QI[:, torch.from_numpy(permutation)], min(keep, stop - start)).numpy()
                 top[chosen, : first.shape[1]] = np.where(first < 0, 0, permutation[first] + start)
     return Ranks(rank, num_candidates, top)
 
@@ -110,11 +115,29 @@ def histories_of(events: Events, queries: Queries, chosen: IntArray, domain: int
     return row[same], events.item[index][same]
 
 
-def _rank(
-    score_QI: Float[Tensor, "queries items"], target_Q1: Float[Tensor, "queries 1"], place_Q1: Int[Tensor, "queries 1"]
-) -> Int[Tensor, " queries"]:
-    before_QI = torch.arange(score_QI.shape[1]) < place_Q1
-    return 1 + ((score_QI > target_Q1) | ((score_QI == target_Q1) & before_QI)).sum(dim=1)
+def _without(pairs: tuple[IntArray, IntArray], item_Q: IntArray) -> tuple[IntArray, IntArray]:
+    """Return different pairs of row and item, less each row's own item."""
+    row, item = np.unique(np.stack(pairs), axis=1)
+    other = item != item_Q[row]
+    return row[other], item[other]
+
+
+def _ranks(
+    score_QI: npt.NDArray[np.float32], own_Q: IntArray, left_out: tuple[IntArray, IntArray], place_I: IntArray
+) -> IntArray:
+    """Return the rank of one item of each row among all but some, the places of items breaking ties."""
+    rows, (row, column) = np.arange(len(own_Q)), left_out
+    own_score_Q = score_QI[rows, own_Q]
+    # Row by row in the processor's cache: eight times as fast as all at once.
+    above_Q = np.array([np.count_nonzero(score_QI[at] > own_score_Q[at]) for at in rows], np.int64)
+    at_least_Q = np.array([np.count_nonzero(score_QI[at] >= own_score_Q[at]) for at in rows], np.int64)
+    with_ties = np.flatnonzero(at_least_Q - above_Q > 1)
+    above_Q -= np.bincount(row[score_QI[row, column] > own_score_Q[row]], minlength=len(rows))
+    for at in with_ties:
+        first_I = (score_QI[at] == own_score_Q[at]) & (place_I < place_I[own_Q[at]])
+        first_I[column[row == at]] = False
+        above_Q[at] += np.count_nonzero(first_I)
+    return 1 + above_Q
 
 
 def _top(score_QI: Float[Tensor, "queries items"], keep: int) -> Int[Tensor, "queries kept"]:

@@ -68,26 +68,21 @@ def counts_by_domain(
     return is_domain_BLN.cumsum(dim=1)
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """Turns vectors by their positions, so that products depend on distances only."""
+def rotation_of(position_BL: Int[Tensor, "batch length"], width: int) -> Tensor:
+    """Return the rotation of vectors of a width by their positions, as complex numbers: [B, L, 1, half]."""
+    half = width // 2
+    rate_F = ROPE_BASE ** (-torch.arange(half, device=position_BL.device, dtype=torch.float32) / half)
+    angle_BLF = position_BL[:, :, None].float() * rate_F
+    return torch.polar(torch.ones_like(angle_BLF), angle_BLF)[:, :, None]
 
-    cos_B1LF: Float[Tensor, "batch 1 length half"]
-    sin_B1LF: Float[Tensor, "batch 1 length half"]
 
-    @classmethod
-    def of(cls, position_BL: Int[Tensor, "batch length"], width: int) -> "Rotation":
-        """Prepare the rotation of heads of a width."""
-        half = width // 2
-        rate_F = ROPE_BASE ** (-torch.arange(half, device=position_BL.device, dtype=torch.float32) / half)
-        angle_B1LF = (position_BL[:, :, None].float() * rate_F)[:, None]
-        return cls(angle_B1LF.cos(), angle_B1LF.sin())
+def rotated(x_BLXF: Float[Tensor, "batch length vectors width"], rotation_BL1F: Tensor) -> Tensor:
+    """Return vectors turned by their positions, so that their products depend on distances only.
 
-    def __call__(self, x_BHLF: Float[Tensor, "batch heads length width"]) -> Tensor:
-        """Return the vectors rotated."""
-        first, second = x_BHLF.chunk(2, dim=-1)
-        cos, sin = self.cos_B1LF, self.sin_B1LF
-        return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    A vector's halves are the real and the imaginary parts; they come back as pairs, which is all the same to products.
+    """
+    real, imaginary = x_BLXF.float().chunk(2, dim=-1)
+    return torch.view_as_real(torch.complex(real, imaginary) * rotation_BL1F).flatten(-2).to(x_BLXF.dtype)
 
 
 class Dropout(nn.Module):
@@ -128,21 +123,24 @@ class Block(nn.Module):
     def forward(
         self,
         x_BLD: Float[Tensor, "batch length dim"],
-        rotation: Rotation | None,
+        rotation_BL1F: Tensor | None,
         mask_BHLL: Tensor,
     ) -> Float[Tensor, "batch length dim"]:
         """Return the states after this block.
 
         Args:
             x_BLD: the states before it.
-            rotation: of queries and keys.
+            rotation_BL1F: of queries and keys.
             mask_BHLL: what may be looked at (bool), or what is added to attention (-inf where nothing may); 1 for H.
         """
         batch, length, dim = x_BLD.shape
-        qkv = self.qkv(self.attention_norm(x_BLD)).view(batch, length, 3, self.num_heads, dim // self.num_heads)
-        q_BHLF, k_BHLF, v_BHLF = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if rotation is not None:
-            q_BHLF, k_BHLF = rotation(q_BHLF), rotation(k_BHLF)
+        heads = self.num_heads
+        qkv_BLXF = self.qkv(self.attention_norm(x_BLD)).view(batch, length, 3 * heads, dim // heads)
+        qk_BLXF, v_BLHF = qkv_BLXF[:, :, : 2 * heads], qkv_BLXF[:, :, 2 * heads :]
+        if rotation_BL1F is not None:
+            qk_BLXF = rotated(qk_BLXF, rotation_BL1F)
+        q_BHLF, k_BHLF = qk_BLXF.transpose(1, 2).chunk(2, dim=1)
+        v_BHLF = v_BLHF.transpose(1, 2)
         read_BHLF = nn.functional.scaled_dot_product_attention(q_BHLF, k_BHLF, v_BHLF, attn_mask=mask_BHLL)
         read_BLD = self.out(read_BHLF.transpose(1, 2).reshape(batch, length, dim))
         x_BLD = x_BLD + self._gated(0, x_BLD, self.dropout(read_BLD))
@@ -192,7 +190,7 @@ class SequenceEncoder(nn.Module):
         if self.config.position == "learned":
             states = states + self.positions(position_BL.clamp(max=LEARNED_POSITIONS - 1))
         else:
-            rotation = Rotation.of(position_BL, self.config.dim // self.config.num_heads)
+            rotation = rotation_of(position_BL, self.config.dim // self.config.num_heads)
         states = self.input_dropout(states)
         mask = torch.cat([self._mask(histories, reading) for reading in readings])
         for block in self.blocks:
