@@ -180,7 +180,11 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
         context.dataset.split,
         {name: artifact.path for name, artifact in inputs.items()},
         draft.folders["checkpoint"],
-        training.Run(context.settings.threads, context.settings.cache / "training" / draft.fingerprint),
+        training.Run(
+            context.settings.threads,
+            context.settings.cache / "training" / draft.fingerprint,
+            training.Compute.of(context.settings.device, bfloat16=context.settings.bfloat16),
+        ),
         context.progress,
     )
 

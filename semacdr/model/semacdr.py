@@ -82,7 +82,7 @@ class SemaCdrModel(nn.Module):
             if own_QND is None or self.config.backbone == "towers":
                 own_QND = read.last_of_each_domain(state[Thread.SOURCE])
             source_QD = self.source_mix(own_QND, read.count_QN.to(own_QND.dtype).log1p(), read.is_source_QN)
-        switched_on_3 = torch.tensor([thread in threads for thread in Thread], device=table_ID.device)
+        switched_on_3 = torch.tensor([thread in threads for thread in Thread]).to(table_ID.device)
         usable_Q3 = read.not_empty_Q3 & switched_on_3
         state_Q3D = torch.stack([target_QD, source_QD, mixed_QD], dim=1) * usable_Q3[:, :, None]
         fused_QD, weight_Q3 = self.fusion(state_Q3D, usable_Q3, read.facts_QS.to(table_ID.dtype))
@@ -133,9 +133,8 @@ class _Reading:
         last_time_QN = batch.time_BL[batch.row_Q[:, None], self._last_QN]
         days_QN = ((batch.time_Q[:, None] - last_time_QN).clamp(min=0) / SECONDS_PER_DAY).log1p()
         # An event of long ago stands in for none at all; the counts tell the two apart.
-        nothing = days_QN.new_tensor(torch.inf)
-        days_target_Q = days_QN.where(is_target_QN & (self.count_QN > 0), nothing).amin(dim=1)
-        days_source_Q = days_QN.where(self.is_source_QN, nothing).amin(dim=1)
+        days_target_Q = days_QN.where(is_target_QN & (self.count_QN > 0), torch.inf).amin(dim=1)
+        days_source_Q = days_QN.where(self.is_source_QN, torch.inf).amin(dim=1)
         self.facts_QS = torch.stack(
             [
                 num_target_Q.float().log1p(),
