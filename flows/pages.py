@@ -65,8 +65,7 @@ def _evaluation(store: Store, artifact: Artifact) -> None:
 
 
 def _report(store: Store, artifact: Artifact) -> None:
-    location = store.location(artifact.manifest)
-    page = f"{location if '://' in location else Path(location).resolve().as_uri()}/{REPORT_PAGE}"
+    page = report_uri(store, artifact)
     about = f"`{artifact.reference}`: a browser opens it on a machine that sees the store"
     create_link_artifact(page, link_text=page, key=_key("report", artifact.manifest), description=about)
 
@@ -128,6 +127,12 @@ def _in_production(store: Store, artifact: Artifact) -> Artifact | None:
         return None
     evaluated = [m.version for m in store.manifests(manifest.dataset, manifest.name) if checkpoint in m.inputs]
     return store.get(manifest.dataset, manifest.name, evaluated[-1]) if evaluated else None
+
+
+def report_uri(store: Store, report: Artifact) -> str:
+    """Return where the report's page lies, for a browser."""
+    location = store.location(report.manifest)
+    return f"{location if '://' in location else Path(location).resolve().as_uri()}/{REPORT_PAGE}"
 
 
 def gate_markdown(reference: str, verdicts: Mapping[str, Any], checks: Iterable[Mapping[str, Any]]) -> str:

@@ -59,7 +59,7 @@ def figures(evaluations: Sequence[Artifact]) -> dict[str, Any]:
         means, deviations = ([values.get(metric, (None, None))[place] for metric in metrics] for place in (0, 1))
         found.append([model, domain, group, of_group["seeds"][0], of_group["targets"][0], means, deviations])
     domains = sorted(set(rows["domain"]) - {"macro"})
-    return {"metrics": metrics, "domains": [*domains, "macro"], "rows": found}
+    return {"metrics": metrics, "domains": ["macro", *domains], "rows": found}
 
 
 def training(evaluations: Sequence[Artifact]) -> list[dict[str, Any]]:

@@ -25,7 +25,8 @@ function legend(names) {
 }
 
 // A row for each label, a dot for each series in it, with a whisker from low to high where they are given.
-// rows: {label, note, points: [{series, value, low, high, title}]}. options: axis (label), zero (a line at it), base.
+// rows: {label, note, points: [{series, value, low, high, title, bar}]}; a bar goes from the base to the value.
+// base: a value that the axis shows in any case, and a line at it; marks: {value, label}, broken lines.
 function dots(rows, { axis, base = null, marks = [], format = (value, digits) => value.toFixed(digits) }) {
   const left = Math.min(250, Math.max(90, 7 * Math.max(...rows.map((row) => row.label.length)) + 12));
   const right = rows.some((row) => row.note) ? 70 : 14;
@@ -55,7 +56,11 @@ function dots(rows, { axis, base = null, marks = [], format = (value, digits) =>
         s("text", { x: left - 10, y: top + perRow / 2 + 3, "text-anchor": "end" }, row.label),
         row.note ? s("text", { class: "soft", x: WIDTH - right + 8, y: top + perRow / 2 + 3 }, row.note) : null,
         row.points.map((point, index) => {
-          const y = top + (perRow * (index + 1)) / (row.points.length + 1);
+          const y = point.bar ? top + perRow / 2 : top + (perRow * (index + 1)) / (row.points.length + 1);
+          if (point.bar) {
+            const [from, to] = [x(base), x(point.value)].sort((a, b) => a - b);
+            return s("rect", { class: `fill ${colour(point.series)}`, x: from, y: y - 5, width: to - from, height: 10 }, s("title", null, point.title));
+          }
           return s("g", { class: colour(point.series) }, s("title", null, point.title),
             point.low === undefined || point.low === null ? null
               : s("path", { class: "stroke", d: `M${x(point.low)} ${y}H${x(point.high)}`, "stroke-width": 1.5 }),

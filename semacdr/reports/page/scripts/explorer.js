@@ -6,12 +6,17 @@ function bar(parts, names) {
   const said = names.map((name, place) => `${name} ${percent(parts[place], 0)}`).join(", ");
   const pieces = parts.map((part, place) => {
     const piece = h("i", { class: colour(place) });
-    piece.style.width = percent(part);
+    piece.style.width = `${100 * part}%`;
     return piece;
   });
   return [h("div", { class: "share", role: "img", "aria-label": said }, pieces),
     h("div", { class: "legend small" }, names.map((name, place) =>
       h("span", { class: colour(place) }, h("i"), h("span", null, `${name} ${percent(parts[place], 0)}`))))];
+}
+
+function decided(row) {
+  if (row.decided_by !== "trained" || !row.history) return row.decided_by ?? "";
+  return `trained: ${[THREADS[row.history], VIEWS[row.view]].filter(Boolean).join(", ")}`;
 }
 
 function itemCard(item, row, items) {
@@ -40,6 +45,7 @@ function explorerSection({ explorer: { users, items, model } }) {
   const shown = h("div", { class: "user" });
   const card = h("div");
   let pressed = null;
+  const opens = new WeakMap();
   const open = (button, item, row) => {
     pressed?.setAttribute("aria-pressed", "false");
     pressed = button;
@@ -48,8 +54,10 @@ function explorerSection({ explorer: { users, items, model } }) {
   };
   const itemButton = (place, row) => {
     const item = items[place];
-    const button = h("button", { class: "item", type: "button", "aria-pressed": "false", onclick: () => open(button, item, row) },
+    const chosen = () => { opens.get(button)(); card.scrollIntoView({ block: "nearest" }); };
+    const button = h("button", { class: "item", type: "button", "aria-pressed": "false", onclick: chosen },
       item.title ?? `(no title) ${item.item_id}`);
+    opens.set(button, () => open(button, item, row));
     return button;
   };
   const ranked = ([rank, candidates]) => h("span", { class: rank <= 10 ? "tag hit" : "tag", title: `${model}, first seed` },
@@ -61,7 +69,7 @@ function explorerSection({ explorer: { users, items, model } }) {
   const listed = (domain, rows, weights) => h("div", { class: "list" },
     h("h4", null, `${domain}: the top ${rows.length}`),
     h("ol", { class: "items" }, rows.map((row, place) => h("li", null, h("span", { class: "place" }, place + 1),
-      h("span", null, itemButton(row.item, row), " ", h("span", { class: "tag" }, row.decided_by ?? ""))))),
+      h("span", null, itemButton(row.item, row), " ", h("span", { class: "tag" }, decided(row)))))),
     weights ? [h("h4", null, "Share of each history in the user's vector"), bar(weights, Object.values(THREADS))] : null);
   const pick = (user) => {
     pressed = null;
@@ -71,21 +79,24 @@ function explorerSection({ explorer: { users, items, model } }) {
       h("h3", null, "Recommended"),
       h("div", { class: "domains" }, Object.entries(user.lists).map(([domain, rows]) => listed(domain, rows, user.shares[domain]))));
     card.replaceChildren(h("p", { class: "soft" }, "Choose an item to read its texts, and why it is in the list."));
-    const first = shown.querySelector(".list .item");
-    first?.click();
+    opens.get(shown.querySelector(".list .item"))?.();
   };
-  const describe = (user) => `${user.user_id}  (${Object.entries(user.history).map(([domain, found]) => `${domain} ${found.events}`).join(", ")})`;
-  const select = h("select", { size: 14, id: "users", "aria-label": "User", onchange: () => pick(users[Number(select.value)]) });
+  const describe = (user) => `${user.user_id}: ${Object.entries(user.history).map(([domain, found]) => `${domain} ${found.events}`).join(", ")}`;
+  const select = h("select", { id: "users", onchange: () => pick(users[Number(select.value)]) });
+  const none = h("p", { class: "soft" });
   const filter = (words) => {
     const found = users.map((user, place) => [user, place]).filter(([user]) => describe(user).toLowerCase().includes(words.toLowerCase()));
     select.replaceChildren(...found.map(([user, place]) => h("option", { value: place }, describe(user))));
-    if (found.length) { select.selectedIndex = 0; pick(found[0][0]); }
+    none.textContent = found.length ? "" : "No user of this sample is called that.";
+    if (found.length) pick(found[0][0]);
   };
   filter("");
   return section("explorer", "Explorer",
     h("p", null, `${count(users.length)} users, drawn at random; half of them have a history in several domains, as far as there are such. `,
       "Lists are made from the whole history, so targets of the test stand in it; their ranks were given before."),
-    h("div", { class: "explorer" },
-      h("div", { class: "picker" }, h("label", null, "Find", h("input", { type: "search", oninput: (event) => filter(event.target.value) })), select),
-      h("div", null, shown, card)));
+    h("div", { class: "controls" },
+      h("label", null, "User, and events in each domain", select),
+      h("label", null, "Find", h("input", { type: "search", oninput: (event) => filter(event.target.value) }))),
+    none,
+    h("div", { class: "explorer" }, shown, card));
 }

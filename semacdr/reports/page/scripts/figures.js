@@ -8,7 +8,9 @@ const GROUPS = {
   "source-only": "none there, but some in other domains", overlapping: "the history lies in several domains",
   "single-domain": "the history lies in one domain",
 };
-const byGroup = (a, b) => Object.keys(GROUPS).indexOf(a) - Object.keys(GROUPS).indexOf(b);
+// All targets first, then those of each domain, which have no place in the list.
+const placeOf = (group) => (group === "all" ? -2 : Object.keys(GROUPS).indexOf(group));
+const byGroup = (a, b) => placeOf(a) - placeOf(b);
 const PLOTTED_MODELS = 8;
 
 function read(figures) {
@@ -20,6 +22,11 @@ function read(figures) {
   const find = new Map(rows.map((row) => [`${row.model}\n${row.domain}\n${row.group}`, row]));
   return {
     rows, metrics: figures.metrics, domains: figures.domains,
+    // How many targets most models have in a group. The target-only twin knows one domain of each history, so its groups are others.
+    usual: (domain, group) => {
+      const sizes = rows.filter((row) => row.domain === domain && row.group === group).map((row) => row.targets);
+      return sizes.sort((a, b) => sizes.filter((size) => size === b).length - sizes.filter((size) => size === a).length)[0];
+    },
     models: [...new Set(rows.map((row) => row.model))],
     groups: [...new Set(rows.map((row) => row.group))].sort(byGroup),
     at: (model, domain, group = "all") => find.get(`${model}\n${domain}\n${group}`),
@@ -57,7 +64,7 @@ function metricsSection({ figures, training }) {
   const data = read(figures);
   const shown = MAIN_METRICS.filter((metric) => data.metrics.includes(metric));
   const columns = [{ label: "model" }, { label: "seeds", number: true },
-    ...data.domains.flatMap((domain) => shown.map((metric) => ({ label: `${domain} ${metricName(metric)}`, number: true })))];
+    ...data.domains.flatMap((domain) => shown.map((metric) => ({ label: [domain, h("br"), metricName(metric)], number: true })))];
   const best = (domain, metric) => Math.max(...data.models.map((model) => data.at(model, domain)?.mean[metric] ?? -1));
   const ordered = [...data.models].sort((a, b) => (data.at(b, "macro")?.mean.ndcg_10 ?? 0) - (data.at(a, "macro")?.mean.ndcg_10 ?? 0));
   const rows = ordered.map((model) => [model, count(data.at(model, "macro")?.seeds ?? 1),
@@ -88,18 +95,19 @@ function groupsSection({ figures }) {
   const draw = () => {
     const rows = data.groups.map((group) => {
       const points = models.map((model, series) => ({ model, series, row: data.at(model, picked.domain, group) }))
-        .filter(({ row }) => row && row.mean[picked.metric] !== null)
+        .filter(({ row }) => row && row.mean[picked.metric] !== null && row.targets === data.usual(picked.domain, group))
         .map(({ model, series, row }) => {
           const [mean, deviation] = [row.mean[picked.metric], row.deviation[picked.metric]];
           const spread = deviation === null ? {} : { low: Math.max(0, mean - deviation), high: mean + deviation };
           return { series, value: mean, ...spread, title: `${model}, ${group}: ${fixed(mean)} over ${count(row.targets)} targets` };
         });
-      const targets = data.at(models[0], picked.domain, group)?.targets;
-      return { label: group, note: targets ? `n ${count(targets)}` : "", points };
+      const targets = data.usual(picked.domain, group);
+      return { label: group, targets, note: targets ? `n ${count(targets)}` : "", points };
     }).filter((row) => row.points.length);
     const head = [{ label: "group" }, { label: "targets", number: true }, ...models.map((model) => ({ label: model, number: true }))];
-    const cells = rows.map((row) => [h("span", { title: GROUPS[row.label] }, row.label), row.note.replace("n ", ""),
-      ...models.map((model) => value(data.at(model, picked.domain, row.label), picked.metric))]);
+    const found = (model, row) => [data.at(model, picked.domain, row.label)].find((one) => one?.targets === row.targets);
+    const cells = rows.map((row) => [h("span", { title: GROUPS[row.label] }, row.label), count(row.targets),
+      ...models.map((model) => value(found(model, row), picked.metric))]);
     place.replaceChildren(
       figure(`${metricName(picked.metric)} in each group of targets, ${picked.domain}`, legend(models),
         dots(rows, { axis: metricName(picked.metric), base: 0 })),
@@ -149,19 +157,20 @@ function transferSection({ compared }) {
   return section("transfer", "Transfer and harm",
     h("p", null, `Gain of ${compared.model} over its target-only twin, for whom each user is another one in every domain. `,
       "Helped and harmed: shares of users for whom the sum over their targets is higher, or lower, than the twin's."),
-    Object.entries(compared.transfer).map(([metric, report]) => [
+    Object.entries(compared.transfer).map(([metric, { groups, controls }]) => [metric, [...groups].sort((a, b) => byGroup(a.group, b.group)), controls])
+      .map(([metric, groups, controls]) => [
       h("h3", null, metricName(metric)),
       h("div", { class: "row" },
-        figure("Gain by group", forest(report.groups, metric)),
-        figure("Users harmed (left) and helped (right)", dots(report.groups.map((one) => ({
+        figure("Gain by group", forest(groups, metric)),
+        figure("Users harmed (left) and helped (right)", dots(groups.map((one) => ({
           label: one.group, note: `n ${count(one.num_targets)}`,
-          points: [{ series: 1, value: -one.harmed, title: `harmed: ${percent(one.harmed)}` },
-            { series: 2, value: one.helped, title: `helped: ${percent(one.helped)}` }] })),
+          points: [{ bar: true, series: 1, value: -one.harmed, title: `harmed: ${percent(one.harmed)}` },
+            { bar: true, series: 2, value: one.helped, title: `helped: ${percent(one.helped)}` }] })),
         { axis: "share of users", base: 0, format: (tick) => percent(Math.abs(tick)) }))),
       table([{ label: "group" }, { label: "targets", number: true }, { label: "gain", number: true }, { label: "95 % interval", number: true },
         { label: "helped", number: true }, { label: "harmed", number: true }],
-      report.groups.map((one) => [one.group, count(one.num_targets), signed(one.mean), `${signed(one.low)} to ${signed(one.high)}`,
+      groups.map((one) => [one.group, count(one.num_targets), signed(one.mean), `${signed(one.low)} to ${signed(one.high)}`,
         percent(one.helped, 2), percent(one.harmed, 2)])),
       h("h4", null, "The model against its twin, and against itself with each control"),
-      comparisonTable(report.controls)]));
+      comparisonTable(controls)]));
 }

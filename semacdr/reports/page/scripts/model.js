@@ -15,17 +15,17 @@ function curvesSection({ curves }) {
 }
 
 function probeFigure(probe) {
-  const words = { llm_texts: "texts that an LLM wrote", all_texts: "all texts, the items' own words among them" };
+  const words = { llm_texts: "LLM: texts that an LLM wrote", all_texts: "All: the items' own words among them" };
   const found = Object.entries(probe);
   if (!found.length) return h("p", { class: "soft" }, "The domain probe found too few texts, or one domain alone.");
   const rows = found.flatMap(([which, one]) => ["specific", "agnostic"].map((view) => ({
     label: `${view}, ${which === "llm_texts" ? "LLM" : "all"}`, note: percent(one[view]),
-    points: [{ series: NAMES.indexOf(view), value: one[view], title: `${view}, ${words[which]}: ${percent(one[view])}` }] })));
+    points: [{ series: NAMES.indexOf(view), value: one[view], title: `${view}, ${words[which]}; ${percent(one[view])}` }] })));
   const [, first] = found[0];
   return figure("Domain probe: how often a linear classifier guesses an item's domain from its text's vector",
     dots(rows, { axis: "accuracy", marks: [{ value: first.chance, label: "chance" }], format: (tick) => percent(tick, 0) }),
     h("p", { class: "small soft" }, "The nearer to chance the agnostic text stands, the less of the domain is left in it. ",
-      found.map(([which, one]) => `${words[which]}: ${count(one.items_per_domain_agnostic)} items of each domain. `).join("")));
+      found.map(([which, one]) => `${words[which]}, ${count(one.items_per_domain_agnostic)} items of each domain. `).join("")));
 }
 
 function semanticsSection({ probe, maps }) {
@@ -41,7 +41,7 @@ function semanticsSection({ probe, maps }) {
     h("h3", null, "Maps of items"),
     h("p", null, `The same ${count(maps.items.length)} items on each, drawn at random, as many of each domain, on the two directions in which `,
       "their vectors differ most. Where domains lie on each other, the view does not tell them apart."),
-    legend(domains), h("div", { class: "row" }, planes));
+    legend(domains), h("div", { class: "row narrow" }, planes));
 }
 
 function gatesSection({ item_weights: items, score_weights: scores }) {
