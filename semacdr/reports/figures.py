@@ -13,12 +13,11 @@ _SETTING = ("protocol", "candidates", "fit", "part", "ties", "candidate_seed")
 
 
 def about(evaluations: Sequence[Artifact], inputs: Mapping[str, Artifact]) -> dict[str, Any]:
-    """Return the title, the setting, what was made of what, and the leak linter's findings."""
+    """Return the title, the setting, what was made of what, and the leak linter's findings, the checkpoint's too."""
     manifests = [one.manifest for one in evaluations]
     details = manifests[0].details
-    leaks = {
-        (one["check"], one["verdict"], one["found"]): None for m in manifests for one in m.details.get("leaks", ())
-    }
+    linted = [*manifests, inputs["checkpoint"].manifest]
+    leaks = {(one["check"], one["verdict"], one["found"]): None for m in linted for one in m.details.get("leaks", ())}
     return {
         "title": f"{manifests[0].dataset}: {details['protocol']}, {details['candidates']}, {details['fit']}",
         "dataset": manifests[0].dataset,
