@@ -9,6 +9,7 @@
     checkpoint, sequences, items, embeddings ─evaluation─▶ evaluation
     checkpoint, sequences, items, embeddings ─recommendations─▶ recommendations, user_vectors, item_vectors
     checkpoint, index, recommendations and what tells of them ─gate─▶ gate, and with it the alias production
+    evaluation, checkpoint, recommendations and what they were made from ─report─▶ report, a page for people
 
 A stage is a plain function that reads artifacts and writes files. ``run_stage`` around it decides whether it has to run
 (its fingerprint is not published yet), gives it a folder, and publishes what it made. Stages know neither each other
@@ -306,6 +307,12 @@ def _admit(context: Context, outputs: Mapping[str, Artifact]) -> None:
         log.info("in production", dataset=context.dataset.name, artifacts=moved)
 
 
+def _report(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    from semacdr import reports
+
+    return reports.report([inputs["evaluation"]], inputs, draft.folders["report"])
+
+
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="ingest",
@@ -387,6 +394,23 @@ STAGES: tuple[Stage, ...] = (
         sources=_gate_sources,
         run=_gate,
         settle=_admit,
+    ),
+    Stage(
+        name="report",
+        inputs=(
+            "evaluation",
+            "checkpoint",
+            "sequences",
+            "items",
+            "semantics",
+            "embeddings",
+            "recommendations",
+            "user_vectors",
+            "item_vectors",
+        ),
+        outputs=("report",),
+        config=lambda _: {},
+        run=_report,
     ),
 )
 
