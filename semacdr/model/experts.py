@@ -13,7 +13,7 @@ what no trained peer has beaten under a global temporal split (docs/decisions); 
 # Shapes: Q queries, I items of one domain, X expert columns, E events of the fit, M recent items, K width of a text.
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -95,6 +95,10 @@ class Memory:
             text={view: _unit(vectors) for view, vectors in text.items()},
             bounds=vocabulary.bounds,
         )
+
+    def with_events(self, events: Events) -> "Memory":
+        """Return what knows the same texts and other events."""
+        return replace(self, offsets=events.offsets, item=events.item, time_s=events.time_s)
 
     @cached_property
     def by_time(self) -> IntArray:

@@ -61,7 +61,10 @@ class Events:
 
     def up_to(self, part: Part) -> "Events":
         """Return the events of a part and of those before it; all users stay."""
-        kept = self.part <= PART_CODE[part]
+        return self.kept(self.part <= PART_CODE[part])
+
+    def kept(self, kept: npt.NDArray[np.bool_]) -> "Events":
+        """Return some of the events; all users stay."""
         counts = np.bincount(self.user[kept], minlength=self.num_users)
         return Events(
             user_ids=self.user_ids,
