@@ -13,7 +13,7 @@ what no trained peer has beaten under a global temporal split (docs/decisions); 
 # Shapes: Q queries, I items of one domain, X expert columns, E events of the fit, M recent items, K width of a text.
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -96,10 +96,6 @@ class Memory:
             bounds=vocabulary.bounds,
         )
 
-    def with_events(self, events: Events) -> "Memory":
-        """Return what knows the same texts and other events."""
-        return replace(self, offsets=events.offsets, item=events.item, time_s=events.time_s)
-
     @cached_property
     def by_time(self) -> IntArray:
         """The events in the order of time."""
@@ -139,20 +135,8 @@ class Following:
 
     @classmethod
     def of(cls, memory: Memory) -> "Following":
-        """Find the pairs of events of one user that lie near each other.
-
-        Two events of one timestamp follow each other both ways: their order is not known.
-        """
-        user = np.repeat(np.arange(len(memory.offsets) - 1), np.diff(memory.offsets))
-        columns = []
-        for distance in range(1, WINDOW + 1):
-            before = np.flatnonzero(user[distance:] == user[:-distance])
-            after = before + distance
-            weight = np.full(len(before), 1 / distance, np.float32)
-            columns.append((before, after, weight))
-            tied = memory.time_s[before] == memory.time_s[after]
-            columns.append((after[tied], before[tied], weight[tied]))
-        source, taken, weight = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        """Sort the pairs by what they follow."""
+        source, taken, weight = near_pairs(memory.offsets, memory.time_s)
         order = np.argsort(memory.item[source], kind="stable")
         num_items = memory.bounds[-1][1]
         return cls(
@@ -161,6 +145,24 @@ class Following:
             time_s=memory.time_s[taken][order],
             weight=weight[order],
         )
+
+
+def near_pairs(offsets: IntArray, time_s: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the pairs of events of one user that lie near each other: the earlier, the later, the pair's weight.
+
+    Two events of one timestamp follow each other both ways: their order is not known.
+    """
+    user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    columns = []
+    for distance in range(1, WINDOW + 1):
+        before = np.flatnonzero(user[distance:] == user[:-distance])
+        after = before + distance
+        weight = np.full(len(before), 1 / distance, np.float32)
+        columns.append((before, after, weight))
+        tied = time_s[before] == time_s[after]
+        columns.append((after[tied], before[tied], weight[tied]))
+    source, taken, weight = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return source, taken, weight
 
 
 def title_tfidf(titles: pl.DataFrame, vocabulary: Vocabulary) -> sparse.csr_matrix:

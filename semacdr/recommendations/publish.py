@@ -213,7 +213,6 @@ def rank_users(lister: Lister, sequences: pl.DataFrame, now_s: int, top_k: int) 
     domain_Q = np.tile(np.arange(num_domains), events.num_users)
     queries = queries_at(events, user_Q, domain_Q, np.full(len(user_Q), now_s))
     states = model.user_states(events, queries)
-    scorer = model.scorer(events, queries, states)
     names = pl.DataFrame(
         {"user_id": events.user_ids[user_Q], "domain": pl.Series(model.vocabulary.domains, dtype=pl.String)[domain_Q]}
     )
@@ -224,8 +223,8 @@ def rank_users(lister: Lister, sequences: pl.DataFrame, now_s: int, top_k: int) 
         *(pl.Series(f"weight_{history}", weight_Q3[:, n]) for n, history in enumerate(("target", "source", "mixed"))),
     )
     ranked = pl.concat(
-        rows_of(model, names, events, states, block, scorer.columns)
-        for block in lister.rank(events, queries, scorer, top_k)
+        rows_of(model, names, events, states, block, lister.scorer.columns)
+        for block in lister.rank(events, queries, states.vector_QD, top_k)
     ).with_columns(as_of_s=pl.lit(now_s, pl.Int64))
     return {
         "user_vectors": user_vectors.sort("user_id", "domain"),
