@@ -152,7 +152,7 @@ class PresentScorer:
             age_s = asked.time_s[asked.row] - present.last_s
             faded = 0.5 ** (age_s / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
             weight = asked.weight * faded / (faded * present.total_R[asked.item] + 1)
-            rate_IQ = _summed(catalogue.following_RI, asked, weight)
+            rate_IQ = _summed(catalogue.following_RI, asked, weight.astype(np.float32))
             columns["transitions"] = (rate_IQ + SMALLEST).log_()
         if catalogue.title_IV is not None:
             word_VQ = _summed(scoring.memory.title, asked, asked.weight)
@@ -241,8 +241,9 @@ def _dense_columns(block: Block, row_QK: Tensor) -> tuple[dict[str, Tensor], dic
 
 def _summed(table_RC: sparse.csr_matrix, asked: Asked, weight_M: FloatArray) -> Tensor:
     """Return the weighted sum of each query's rows of a table: [columns, queries]."""
-    event, entry = ragged(table_RC.indptr[asked.item], table_RC.indptr[asked.item + 1])
+    start_R = table_RC.indptr.astype(np.int64)
+    event, entry = ragged(start_R[asked.item], start_R[asked.item + 1])
     total_CQ = np.zeros((table_RC.shape[1], len(asked)), np.float32)
     place = table_RC.indices[entry].astype(np.int64) * len(asked) + asked.row[event]
-    np.add.at(total_CQ.reshape(-1), place, (weight_M[event] * table_RC.data[entry]).astype(np.float32))
+    np.add.at(total_CQ.reshape(-1), place, weight_M[event] * table_RC.data[entry])
     return torch.from_numpy(total_CQ)

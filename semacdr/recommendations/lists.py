@@ -9,7 +9,7 @@ a block nor the alphabet decides who comes first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,6 +47,21 @@ class Ranked:
     similarity_QKN: Tensor
     """Cosine of the two fused vectors."""
 
+    @classmethod
+    def joined(cls, blocks: Iterable[Ranked]) -> Ranked:
+        """Put the lists of blocks under each other, in the order of their queries, padded to the most ranks."""
+        parts = [vars(block) for block in blocks]
+        query_Q = np.concatenate([part["query_Q"] for part in parts])
+        order = torch.from_numpy(np.argsort(query_Q))
+        most = max(part["item_QK"].shape[1] for part in parts)
+
+        def together(name: str) -> Tensor:
+            pads = [(0, 0) * (part[name].dim() - 2) + (0, most - part[name].shape[1]) for part in parts]
+            padded = [torch.nn.functional.pad(part[name], pad) for part, pad in zip(parts, pads, strict=True)]
+            return torch.cat(padded)[order]
+
+        return cls(query_Q=np.sort(query_Q), **{name: together(name) for name in parts[0] if name != "query_Q"})
+
 
 @dataclass(frozen=True)
 class Lister:
@@ -78,7 +93,7 @@ class Lister:
                 catalogue, final_IQ = block.catalogue, block.final_IQ
                 final_IQ[torch.from_numpy(~self.available[catalogue.item_I])] = -torch.inf
                 query, item = seen_items(events, queries, chosen, domain, self.repeat_after_days)
-                final_IQ[torch.from_numpy(catalogue.place_R[item]), query] = -torch.inf
+                final_IQ[torch.from_numpy(catalogue.place_R)[item], query] = -torch.inf
                 tie_I = torch.from_numpy(self.model.vocabulary.tie_rank[catalogue.item_I])
                 value_QK, row_QK = best(final_IQ, min(top_k, stop - start), tie_I)
                 trained_QK, column_QK = self.scorer.lifts(block, row_QK)

@@ -29,7 +29,7 @@ from semacdr.model.histories import Events, events_of, queries_at
 from semacdr.progress import Progress
 from semacdr.recommendations.cold import cold_shares
 from semacdr.recommendations.last import Last
-from semacdr.recommendations.lists import Lister
+from semacdr.recommendations.lists import Lister, Ranked
 from semacdr.recommendations.rows import rows_of
 from semacdr.recommendations.serving import Serving, open_serving
 from semacdr.spread import Advance, Shard, Spread, here
@@ -222,14 +222,11 @@ def rank_users(lister: Lister, sequences: pl.DataFrame, now_s: int, top_k: int) 
         pl.Series("vector", vector_QD, dtype=pl.Array(pl.Float32, vector_QD.shape[1])),
         *(pl.Series(f"weight_{history}", weight_Q3[:, n]) for n, history in enumerate(("target", "source", "mixed"))),
     )
-    ranked = pl.concat(
-        rows_of(model, names, events, states, block, lister.scorer.columns)
-        for block in lister.rank(events, queries, states.vector_QD, top_k)
-    ).with_columns(as_of_s=pl.lit(now_s, pl.Int64))
-    return {
-        "user_vectors": user_vectors.sort("user_id", "domain"),
-        "recommendations": ranked.select(list(tables.Recommendations.columns())).sort("user_id", "domain", "rank"),
-    }
+    lists = Ranked.joined(lister.rank(events, queries, states.vector_QD, top_k))
+    ranked = rows_of(model, names, events, states, lists, lister.scorer.columns)
+    ranked = ranked.with_columns(as_of_s=pl.lit(now_s, pl.Int64))
+    # Both in the order of users, domains and ranks: queries are.
+    return {"user_vectors": user_vectors, "recommendations": ranked.select(list(tables.Recommendations.columns()))}
 
 
 def _users_as_of(recommendations: Path, now_s: int) -> int:
