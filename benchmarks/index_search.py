@@ -109,7 +109,9 @@ def main() -> None:
     print("| | |\n| --- | --- |")
     print(f"| recall@10, recall@100 | {built['recall_10']:.4f}, {built['recall_100']:.4f} |")
     print(f"| a query, exact and ours | {exact_s * 1e3:.2f} ms, {ours_s * 1e3:.2f} ms of CPU |")
-    print(f"| build | {built['cpu_s']:.0f} s of CPU, {built['mib']:,} MiB at most, {built['file_mib']:,} of them files |")
+    print(
+        f"| build | {built['cpu_s']:.0f} s of CPU, {built['mib']:,} MiB at most, {built['file_mib']:,} of them files |"
+    )
     value = [built["recall_10"], round(exact_s / ours_s, 1), round(built["cpu_s"], 1), built["mib"]]
     fast_enough = value[0] >= RECALL_BAR and value[1] >= SPEED_BAR
     holds = count >= VECTORS and fast_enough and value[2] <= BUILD_BAR_S and value[3] <= MEMORY_BAR_MIB

@@ -61,7 +61,7 @@ def old_checkpoint(store: Path, dataset: str, before_s: int, folder: Path) -> Lo
     return load_checkpoint(folder / "checkpoint")
 
 
-def nights(events: Events, queries: Queries) -> Iterator[tuple[int, IntArray]]:
+def nights(queries: Queries) -> Iterator[tuple[int, IntArray]]:
     """Yield each day's first second, and which targets lie in it."""
     day = queries.time_s // SECONDS_PER_DAY
     for one in np.unique(day):
@@ -72,7 +72,7 @@ def ranks(model: LoadedModel, events: Events, queries: Queries, age_days: int | 
     """Return the rank of each target, with memories of an age; None: the checkpoint's."""
     assert model.scoring is not None
     found = np.zeros(len(queries), np.int64)
-    for start_s, chosen in nights(events, queries):
+    for start_s, chosen in nights(queries):
         scoring = model.scoring
         if age_days is not None:
             known = events.kept(events.time_s < start_s - age_days * SECONDS_PER_DAY)
@@ -116,7 +116,7 @@ def main() -> None:
     events = read_events(table, model.vocabulary).up_to(Part.VALIDATION)
     queries = queries_of_targets(events, Part.VALIDATION)
     place = f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, seed {SEED}"
-    print(f"{place}; {len(queries):,} targets of {len(list(nights(events, queries)))} days")
+    print(f"{place}; {len(queries):,} targets of {len(list(nights(queries)))} days")
     print("| memory, days old | HR@10 / NDCG@10 | a fresh one's gain in NDCG@10 |\n| --- | --- | --- |")
     for support in ("memory", "fit"):
         fresh = ranks(model, events, queries, 0, support=support)
@@ -127,8 +127,15 @@ def main() -> None:
             gains.append(low)
             values = [macro(of(found, CUT), queries.domain) for of in (hit, ndcg)]
             shown = "checkpoint's" if age is None else age
-            print(f"| {shown} ({support}) | {values[0]:.4f} / {values[1]:.4f} | {gain:+.4f} [{low:+.4f}, {high:+.4f}] |", flush=True)
-    print(json.dumps({"benchmark": "memory_age", "value": round(min(gains[2:]), 4), "bar": 0, "holds": min(gains[2:]) > 0}))
+            print(
+                f"| {shown} ({support}) | {values[0]:.4f} / {values[1]:.4f} | {gain:+.4f} [{low:+.4f}, {high:+.4f}] |",
+                flush=True,
+            )
+    print(
+        json.dumps(
+            {"benchmark": "memory_age", "value": round(min(gains[2:]), 4), "bar": 0, "holds": min(gains[2:]) > 0}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def _tuned(index: faiss.Index, table: pl.DataFrame, vectors: Vectors, config: In
         probed = min(2 * probed, lists)
 
 
-def _fill(index: Any, vectors: Vectors) -> None:
+def _fill(index: faiss.Index, vectors: Vectors) -> None:
     """Add all vectors to a trained, empty index; their positions are their places.
 
     An inverted file's lists are made as long as they will be beforehand: lists that grow take twice the memory.
@@ -158,6 +158,7 @@ def _fill(index: Any, vectors: Vectors) -> None:
         return
     list_N = np.concatenate([index.quantizer.search(vectors_ND, 1)[1][:, 0] for _, vectors_ND in vectors.batches()])
     lists, filled = index.invlists, np.zeros(index.nlist, np.int64)
+    assert lists is not None
     for number, size in enumerate(np.bincount(list_N, minlength=index.nlist).tolist()):
         lists.resize(number, size)
     for places, vectors_ND in vectors.batches():

@@ -54,5 +54,7 @@ class Vectors:
 
     def checksums(self) -> NDArray[np.int64]:
         """Return a checksum of each vector."""
-        made = (np.fromiter((zlib.crc32(row) for row in rows_ND), np.int64, len(rows_ND)) for _, rows_ND in self.batches())
+        made = (
+            np.fromiter((zlib.crc32(row) for row in rows_ND), np.int64, len(rows_ND)) for _, rows_ND in self.batches()
+        )
         return np.concatenate([np.empty(0, np.int64), *made])

@@ -65,8 +65,8 @@ class Present:
         for events in parts:
             support_R += np.bincount(events.item, minlength=num_rows)
             age_days = (last_s + 1 - events.time_s) / SECONDS_PER_DAY
-            for faded_R, half_life in zip(faded_HR, HALF_LIVES_DAYS, strict=True):
-                faded_R += np.bincount(events.item, 0.5 ** (age_days / half_life), minlength=num_rows)
+            for row, half_life in enumerate(HALF_LIVES_DAYS):
+                faded_HR[row] += np.bincount(events.item, 0.5 ** (age_days / half_life), minlength=num_rows)
             source, taken, weight = near_pairs(events.offsets, events.time_s)
             faded = weight * 0.5 ** ((last_s - events.time_s[taken]) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
             places = (events.item[source], events.item[taken])

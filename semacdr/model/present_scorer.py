@@ -6,9 +6,9 @@ texts and popularity: the weights are multiplied into the queries' side. Titles 
 ``FinalScorer`` gives the same numbers for any time, and keeps every column.
 """
 
-# Shapes: Q queries of a block, I items of one domain in the order of their buckets, X columns (the trained score first),
-# B buckets, K ranks, M recent events of all queries, W width of all dense features of an item side by side, E width of a
-# text, V words of titles, R items and the padding.
+# Shapes: Q queries of a block, I items of one domain in the order of their buckets, X columns (the trained score
+# first), B buckets, K ranks, M recent events of all queries, W width of all dense features of an item side by side,
+# E width of a text, V words of titles, R items and the padding.
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ from semacdr.model.histories import Events, IntArray, Queries, ragged
 from semacdr.model.present import Present
 from semacdr.model.scorer import TRAINED
 from semacdr.tables import View
+
 
 @dataclass(frozen=True)
 class Catalogue:

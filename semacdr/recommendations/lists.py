@@ -139,7 +139,7 @@ class Lister:
 
 
 def best(score_IQ: Tensor, top_k: int, tie_I: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each query's ``top_k`` highest scores, rounded, and their rows; of equal ones those of lowest ``tie_I``."""
+    """Return each query's ``top_k`` highest scores, rounded, and their rows; of equal ones the lowest in ``tie_I``."""
     width = min(top_k + _SPARE, len(score_IQ))
     value_QW, row_QW = _highest(score_IQ, width)
     value_QW, row_QW = _in_order(value_QW.round(decimals=_DECIMALS), row_QW, tie_I)

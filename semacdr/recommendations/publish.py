@@ -113,6 +113,7 @@ def recommend_all(
     for table in TABLES:
         shutil.copytree(run.shards / table, outputs[table] / table)
     shutil.rmtree(run.shards)
+    present = serving.lister.scorer.present
     details: dict[str, Any] = {
         "as_of_s": now_s,
         "top_k": config.top_k,
@@ -120,6 +121,7 @@ def recommend_all(
         "zero_shot_domains": list(model.zero_shot_domains),
         "new_items": serving.new_items,
         "available_items": int(serving.lister.available.sum()),
+        "memory": None if present is None else {"events": int(present.support_R.sum()), "last_event_s": present.last_s},
         "users_ranked": _users_as_of(outputs["recommendations"], now_s),
         "cold": (cold := cold_shares(model, inputs["sequences"], outputs["recommendations"])),
     }

@@ -130,7 +130,7 @@ def _named(name: str, place_R: IntArray, words: tuple[str, ...]) -> pl.Series:
     return pl.Series(name, [None, *map(str, words)], dtype=pl.String).gather(place_R + 1)
 
 
-def _reasons(  # noqa: PLR0913, PLR0917 (what a reason is made of)
+def _reasons(
     model: LoadedModel,
     domain_R: IntArray,
     history_R: IntArray,
