@@ -375,7 +375,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("recommendations", "user_vectors", "item_vectors"),
         config=_sections("recommendations"),
         run=_recommendations,
-        revision=3,
+        revision=4,
     ),
     Stage(
         name="gate",

@@ -61,7 +61,7 @@ class LoadedModel:
     """The experts and their gate; None: the preset has none."""
 
     @torch.inference_mode()
-    def user_states(self, events: Events, queries: Queries, batch_size: int = 512) -> UserStates:
+    def user_states(self, events: Events, queries: Queries, batch_size: int = 64) -> UserStates:
         """Return the users' vectors at the queries, in their order."""
         return user_states(self.model, self.items, events, queries, max_length=self.max_length, batch_size=batch_size)
 
@@ -98,7 +98,7 @@ class LoadedModel:
 
 
 def user_states(
-    model: SemaCdrModel, items: ItemVectors, events: Events, queries: Queries, *, max_length: int, batch_size: int = 512
+    model: SemaCdrModel, items: ItemVectors, events: Events, queries: Queries, *, max_length: int, batch_size: int = 64
 ) -> UserStates:
     """Return the users' vectors at the queries, in their order; batched by length."""
     device = items.vector_RD.device
