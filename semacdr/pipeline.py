@@ -310,6 +310,8 @@ def _admit(context: Context, outputs: Mapping[str, Artifact]) -> None:
 def _report(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
     from semacdr import reports
 
+    _demand_made_from(inputs["evaluation"], inputs["checkpoint"])
+    _demand_made_from(inputs["recommendations"], inputs["checkpoint"])
     return reports.report([inputs["evaluation"]], inputs, draft.folders["report"])
 
 

@@ -14,7 +14,7 @@ from semacdr.store import Artifact
 from semacdr.tables import View
 
 USERS = 100
-"""A drawn sample; half of it has a history in several domains, as far as there are such users."""
+"""A drawn sample: half of it with a history in several domains, half without, as far as there are such users."""
 EVENTS, RANKS = 10, 10
 """Of each domain: the last events, and the first items of the list."""
 MOST_BYTES = 3_000_000

@@ -17,6 +17,8 @@ MAP_ITEMS = 2_000
 """Of all domains together, as many of each, the same items on every plane: a drawn sample of those with both texts."""
 FUSED = "fused"
 """The plane of the vectors that the model scores with."""
+_FEWEST_ITEMS = 3
+"""With fewer there is no plane to choose."""
 _SCALE = 1_000
 """Coordinates are whole numbers up to it."""
 _TITLE_CHARS = 80
@@ -28,11 +30,15 @@ _KEYS = ["domain", "item_id"]
 def maps(inputs: Mapping[str, Artifact], seed: int = 0) -> dict[str, Any]:
     """Return the drawn items (domain, item_id, title) and per view their coordinates and the variance that each shows.
 
+    Both are empty where next to no item has both texts.
+
     Args:
         inputs: ``embeddings``, ``item_vectors`` and ``items``.
         seed: of the sample.
     """
-    chosen = _sample(inputs["embeddings"], seed)
+    chosen = _sample(inputs, seed)
+    if chosen.height < _FEWEST_ITEMS:
+        return {"items": [], "views": {}, "scale": _SCALE}
     titles = chosen.lazy().join(inputs["items"].scan().select(*_KEYS, "title"), on=_KEYS, how="left").sort(_KEYS)
     items = titles.with_columns(pl.col("title").str.slice(0, _TITLE_CHARS)).collect()
     vectors = {
@@ -45,14 +51,14 @@ def maps(inputs: Mapping[str, Artifact], seed: int = 0) -> dict[str, Any]:
     return {"items": items.rows(), "views": planes, "scale": _SCALE}
 
 
-def _sample(embeddings: Artifact, seed: int) -> pl.DataFrame:
-    both = embeddings.scan().group_by(_KEYS).len().filter(pl.col("len") == len(View)).select(_KEYS).sort(_KEYS)
+def _sample(inputs: Mapping[str, Artifact], seed: int) -> pl.DataFrame:
+    views = inputs["embeddings"].scan().group_by(_KEYS).len().filter(pl.col("len") == len(View))
+    both = views.join(inputs["item_vectors"].scan(), on=_KEYS, how="semi").select(_KEYS).sort(_KEYS).collect()
     rng = np.random.default_rng(seed)
-    of_domain = both.collect().partition_by("domain", maintain_order=True)
+    of_domain = both.partition_by("domain", maintain_order=True)
     size = MAP_ITEMS // max(len(of_domain), 1)
-    return pl.concat(
-        frame[np.sort(rng.choice(frame.height, min(size, frame.height), replace=False))] for frame in of_domain
-    )
+    drawn = [frame[np.sort(rng.choice(frame.height, min(size, frame.height), replace=False))] for frame in of_domain]
+    return pl.concat(drawn) if drawn else both
 
 
 def _plane(vectors_ND: Float[np.ndarray, "n d"]) -> dict[str, Any]:

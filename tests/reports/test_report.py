@@ -130,6 +130,14 @@ def test_maps_keep_what_they_can_of_the_distances(context: Context, monkeypatch:
     assert max(map(abs, plane["x"] + plane["y"])) == found["scale"]
 
 
+def test_maps_of_items_without_texts_are_empty(context: Context, tmp_path: Path):
+    embeddings = context.store.get("toy", "embeddings")
+    embeddings.scan().collect().head(0).write_parquet(tmp_path / "embeddings.parquet")
+    textless = Artifact(embeddings.manifest, lambda: tmp_path)
+    vectors = context.store.get("toy", "item_vectors")
+    assert maps.maps({"embeddings": textless, "item_vectors": vectors}) == {"items": [], "views": {}, "scale": 1_000}
+
+
 def test_gates_are_told_by_support(data: dict[str, Any]):
     weights = data["item_weights"]
     assert {one["domain"] for one in weights} == {"books", "films"}

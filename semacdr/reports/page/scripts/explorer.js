@@ -92,7 +92,7 @@ function explorerSection({ explorer: { users, items, model } }) {
   };
   filter("");
   return section("explorer", "Explorer",
-    h("p", null, `${count(users.length)} users, drawn at random; half of them have a history in several domains, as far as there are such. `,
+    h("p", null, `${count(users.length)} users, drawn at random, those with a history in several domains and the others by turns. `,
       "Lists are made from the whole history, so targets of the test stand in it; their ranks were given before."),
     h("div", { class: "controls" },
       h("label", null, "User, and events in each domain", select),

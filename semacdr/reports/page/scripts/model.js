@@ -39,9 +39,10 @@ function semanticsSection({ probe, maps }) {
   return section("semantics", "Semantics",
     probeFigure(probe),
     h("h3", null, "Maps of items"),
+    maps.items.length === 0 ? h("p", { class: "soft" }, "Next to no item has both texts: there is nothing to draw.") : [
     h("p", null, `The same ${count(maps.items.length)} items on each, drawn at random, as many of each domain, on the two directions in which `,
       "their vectors differ most. Where domains lie on each other, the view does not tell them apart."),
-    legend(domains), h("div", { class: "row narrow" }, planes));
+    legend(domains), h("div", { class: "row narrow" }, planes)]);
 }
 
 function gatesSection({ item_weights: items, score_weights: scores }) {
