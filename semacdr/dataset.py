@@ -275,6 +275,9 @@ class Gate(Frozen):
     """Share of production's NDCG@10 that a checkpoint may lose in a domain."""
     confidence: float = Field(default=0.8, gt=0, le=1)
     """How sure a larger drop must be, by paired bootstrap, before the checkpoint is refused."""
+    compare_last: int = Field(default=5, ge=1)
+    """Checkpoints that were in production last; the drop is measured against the best of them, too, so that a slow
+    decline does not pass."""
     resamples: int = Field(default=2000, ge=100)
     min_full_lists: float = Field(default=0.95, ge=0, le=1)
     """Share of users who get ``top_k`` items, or half of the items where a domain has so few, in each domain."""

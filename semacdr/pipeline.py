@@ -39,7 +39,7 @@ from semacdr.settings import Settings
 from semacdr.spread import Spread, here
 from semacdr.store import CURRENT, Artifact, Draft, Store, catalog_shows, rebuild_catalog
 from semacdr.store.lineage import made_from
-from semacdr.store.promotion import PRODUCTION, admit, replaced
+from semacdr.store.promotion import PRODUCTION, admit, formerly, replaced
 from semacdr.store.promotion import known as known_artifact
 from semacdr.tables import CONTRACT_VERSIONS, check_contract
 
@@ -266,7 +266,22 @@ def _gate_config(dataset: DatasetConfig) -> dict[str, Any]:
 
 def _gate_sources(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     before = {name: replaced(context.store, inputs[name]) for name in gate.GROUPS}
-    return {"production": {name: artifact and artifact.manifest.version for name, artifact in before.items()}}
+    production = {name: artifact and artifact.manifest.version for name, artifact in before.items()}
+    best = _best_evaluation(context, inputs["checkpoint"])
+    return {"production": production, "best": best and best.reference}
+
+
+def _best_evaluation(context: Context, checkpoint: Artifact) -> Artifact | None:
+    """The evaluation of the best checkpoint that was in production lately, before this one; None: none was."""
+    before = formerly(context.store, checkpoint, context.dataset.gate.compare_last)
+    made = [found for one in before if (found := _evaluation_of(context, one))]
+    return max(made, key=lambda found: found.manifest.metrics["ndcg_10"], default=None)
+
+
+def _evaluation_of(context: Context, checkpoint: Artifact) -> Artifact | None:
+    store, dataset = context.store, context.dataset.name
+    made = [m for m in store.manifests(dataset, "evaluation") if checkpoint.reference in m.inputs]
+    return store.get(dataset, "evaluation", made[-1].version) if made else None
 
 
 def _gate(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -276,10 +291,10 @@ def _gate(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Fac
     there = {name: known_artifact(store, dataset.name, name, PRODUCTION) for name in gate.GROUPS}
     production = {name: artifact for name, artifact in there.items() if artifact}
     if "checkpoint" in production:
-        reference = production["checkpoint"].reference
-        made = [m for m in store.manifests(dataset.name, "evaluation") if reference in m.inputs]
-        if made:
-            production["evaluation"] = store.get(dataset.name, "evaluation", made[-1].version)
+        if evaluation := _evaluation_of(context, production["checkpoint"]):
+            production["evaluation"] = evaluation
+        if best := _best_evaluation(context, inputs["checkpoint"]):
+            production["best_evaluation"] = best
     if "recommendations" in production:
         production["items"] = made_from(store, production["recommendations"], "items")
     return gate.judge(
@@ -361,7 +376,7 @@ STAGES: tuple[Stage, ...] = (
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=3,
+        revision=4,
     ),
     Stage(
         name="evaluation",

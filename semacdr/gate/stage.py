@@ -63,7 +63,8 @@ def judge(config: Gate, wanted_recall: float, seed: int, candidate: Side, produc
         wanted_recall: of an index.
         seed: of the bootstrap.
         candidate: ``checkpoint``, ``evaluation``, ``index``, ``semantics``, ``items`` and the recommendations.
-        production: ``checkpoint``, ``evaluation`` of it, ``items`` and ``recommendations``, as far as there are any.
+        production: ``checkpoint``, ``evaluation`` of it, ``items`` and ``recommendations``, as far as there are any;
+            ``best_evaluation``: that of the best checkpoint that was in production lately.
         output: the artifact's folder.
     """
     checks = [*_of_checkpoint(config, seed, candidate, production), *_of_index(config, wanted_recall, candidate)]
@@ -99,27 +100,40 @@ def _of_checkpoint(config: Gate, seed: int, candidate: Side, production: Side) -
                 "checkpoint", "ndcg_10", str(domain), _number(value), None, None, True, "nothing to compare with"
             )
         return
-    before = _ranks(production)
+    yield from _compared(config, seed, "ndcg_10", found, _ranks(production))
+    best = production.artifacts.get("best_evaluation")
+    if best is not None and best.reference != production.artifacts["evaluation"].reference:
+        # Ranked so long ago that few targets are shared, it tells nothing; production's own comparison has been made.
+        checks = _compared(config, seed, "ndcg_10_best", found, _ranks_of(production.artifacts["checkpoint"], best))
+        yield from (check for check in checks if check.value is not None)
+
+
+def _compared(config: Gate, seed: int, name: str, found: pl.DataFrame, before: pl.DataFrame) -> Iterator[_Check]:
+    """A check per domain, on the targets that both have ranked."""
+    against = "production" if name == "ndcg_10" else "the best of late"
     for (domain,), ranks in found.group_by("domain", maintain_order=True):
         pairs = paired_ndcg(ranks, before)
         if pairs.height < min(_MIN_SHARED, ranks.height):
             reason = f"{domain}: {pairs.height} of {ranks.height} test targets were ranked by both: too few to tell"
-            yield _Check("checkpoint", "ndcg_10", str(domain), None, None, None, False, reason)
+            yield _Check("checkpoint", name, str(domain), None, None, None, False, reason)
             continue
         now, then = _number(pairs["candidate"].mean()), _number(pairs["production"].mean())
         margin = config.max_drop * then
         difference = (pairs["candidate"] - pairs["production"]).to_numpy()
         sure = worse_share(difference, margin, resamples=config.resamples, seed=seed)
         reason = (
-            f"{domain}: NDCG@10 {now:.4f}, production {then:.4f} on {pairs.height:,} shared targets;"
+            f"{domain}: NDCG@10 {now:.4f}, {against} {then:.4f} on {pairs.height:,} shared targets;"
             f" {sure:.0%} sure of a drop beyond {margin:.4f} (allowed: {config.confidence:.0%})"
         )
-        yield _Check("checkpoint", "ndcg_10", str(domain), now, then, then - margin, sure <= config.confidence, reason)
+        yield _Check("checkpoint", name, str(domain), now, then, then - margin, sure <= config.confidence, reason)
 
 
 def _ranks(side: Side) -> pl.DataFrame:
-    model = side.artifacts["checkpoint"].manifest.details["preset"]
-    ranks = side.artifacts["evaluation"].scan("evaluation_ranks").filter(pl.col("model") == model)
+    return _ranks_of(side.artifacts["checkpoint"], side.artifacts["evaluation"])
+
+
+def _ranks_of(checkpoint: Artifact, evaluation: Artifact) -> pl.DataFrame:
+    ranks = evaluation.scan("evaluation_ranks").filter(pl.col("model") == checkpoint.manifest.details["preset"])
     return ranks.select("user_id", "domain", "item_id", "rank").sort("domain", "user_id", "item_id").collect()
 
 

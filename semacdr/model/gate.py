@@ -62,12 +62,16 @@ class ScoreGate(nn.Module):
 
     mean_F: Tensor
     scale_F: Tensor
+    low_F: Tensor
+    high_F: Tensor
 
     def __init__(self, num_columns: int, num_domains: int) -> None:
         super().__init__()
         num_facts = NUM_FACTS + num_domains
         self.register_buffer("mean_F", torch.zeros(num_facts))
         self.register_buffer("scale_F", torch.ones(num_facts))
+        self.register_buffer("low_F", torch.full((num_facts,), -torch.inf))
+        self.register_buffer("high_F", torch.full((num_facts,), torch.inf))
         self.by_fact = nn.Parameter(torch.zeros(num_columns, num_facts))
         with torch.no_grad():
             self.by_fact[0, 0] = 1
@@ -75,9 +79,14 @@ class ScoreGate(nn.Module):
         self.bias = nn.Parameter(torch.zeros(NUM_BUCKETS))
 
     def standardise(self, facts_QF: Float[Tensor, "queries facts"]) -> None:
-        """Measure facts from their mean over these queries, in their spread; the constant stays."""
+        """Measure facts from their mean over these queries, in their spread; the constant stays.
+
+        What lies beyond all of these queries counts as the farthest of them: a line fitted here says nothing there.
+        """
         self.mean_F[1:] = facts_QF[:, 1:].mean(dim=0)
         self.scale_F[1:] = facts_QF[:, 1:].std(dim=0, unbiased=False).clamp(min=1e-3)
+        self.low_F.copy_(facts_QF.amin(dim=0))
+        self.high_F.copy_(facts_QF.amax(dim=0))
 
     def boosted(self, boost: float) -> "ScoreGate":
         """Raise the score of cold items, and return the gate."""
@@ -87,7 +96,7 @@ class ScoreGate(nn.Module):
 
     def weights(self, facts_QF: Float[Tensor, "queries facts"]) -> Float[Tensor, "queries columns"]:
         """Return the part of each column's weight that depends on the query."""
-        return ((facts_QF - self.mean_F) / self.scale_F) @ self.by_fact.T
+        return ((facts_QF.clamp(self.low_F, self.high_F) - self.mean_F) / self.scale_F) @ self.by_fact.T
 
     def forward(
         self,

@@ -50,7 +50,7 @@ class Catalogue:
     edges: list[int]
     """Rows of bucket ``b``: ``edges[b]:edges[b + 1]``."""
     dense_IW: Tensor
-    """Features whose products with the queries' are scores: the item's vector, its texts, its popularities, 1."""
+    """Features whose products with the queries' are scores: the item's vector, its texts, its popularities."""
     mean_BW: Tensor
     """The mean item of each bucket."""
     title_IV: sparse.csr_matrix | None
@@ -119,14 +119,18 @@ class PresentScorer:
         sparse_columns = self._sparse_columns(asked, catalogue)
         weight_QX = gate.weights(facts_QF[index_Q])
         place = {name: column for column, name in enumerate(self.columns)}
+        of_feature_W = torch.tensor([place[name] for name, part in parts.items() for _ in range(part.shape[1])])
+        side_QW = torch.cat(list(parts.values()), dim=1)
         final_IQ = torch.empty(len(catalogue.item_I), len(chosen))
         for bucket, (start, stop) in enumerate(zip(catalogue.edges, catalogue.edges[1:], strict=False)):
-            weight_QX_of = weight_QX + gate.by_support[:, bucket]
-            sides = [weight_QX_of[:, [place[name]]] * part for name, part in parts.items()]
-            side_QW = torch.cat([*sides, gate.bias[bucket].expand(len(chosen), 1)], dim=1)
-            torch.mm(catalogue.dense_IW[start:stop], side_QW.T, out=final_IQ[start:stop])
+            if start == stop:
+                continue
+            of_bucket_QX = weight_QX + gate.by_support[:, bucket]
+            weighed_QW = side_QW * of_bucket_QX.index_select(1, of_feature_W)
+            bias_1 = gate.bias[bucket].expand(1)
+            torch.addmm(bias_1, catalogue.dense_IW[start:stop], weighed_QW.T, out=final_IQ[start:stop])
             for name, score_IQ in sparse_columns.items():
-                final_IQ[start:stop].addcmul_(score_IQ[start:stop], weight_QX_of[:, place[name]].contiguous())
+                final_IQ[start:stop].addcmul_(score_IQ[start:stop], of_bucket_QX[:, place[name]].contiguous())
         return Block(catalogue, final_IQ, parts, sparse_columns, weight_QX)
 
     def _dense_parts(self, asked: Asked) -> dict[str, Tensor]:
@@ -211,7 +215,6 @@ class PresentScorer:
                 dense += [torch.from_numpy(scoring.memory.text[view][item_I]) for view in View]
             if Expert.POPULARITY in scoring.experts:
                 dense.append(torch.from_numpy(present.popularity_HR[:, item_I].T))
-            dense.append(torch.ones(len(item_I), 1))
             title_IV = scoring.memory.title[item_I] if Expert.TITLE in scoring.experts else None
             following_RI = present.following[:, item_I] if Expert.TRANSITIONS in scoring.experts else None
         dense_IW = torch.cat(dense, dim=1).contiguous()
@@ -231,12 +234,15 @@ class PresentScorer:
 
 def _dense_columns(block: Block, row_QK: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Of each dense column, the scores of some items [Q, K] and of the mean item of each bucket [Q, B]."""
-    at, mean, start = {}, {}, 0
-    for name, part in block.parts.items():
-        of_column = slice(start, start + part.shape[1])
-        at[name] = torch.einsum("qkw,qw->qk", block.catalogue.dense_IW[:, of_column][row_QK], part)
-        mean[name] = part @ block.catalogue.mean_BW[:, of_column].T
-        start += part.shape[1]
+    widths = [part.shape[1] for part in block.parts.values()]
+    side_Q1W = torch.cat(list(block.parts.values()), dim=1)[:, None]
+    at, mean = (
+        {
+            name: product.sum(dim=2)
+            for name, product in zip(block.parts, (table * side_Q1W).split(widths, 2), strict=True)
+        }
+        for table in (block.catalogue.dense_IW[row_QK], block.catalogue.mean_BW[None])
+    )
     return at, mean
 
 

@@ -76,6 +76,15 @@ def replaced(store: Store, artifact: Artifact) -> Artifact | None:
     return known(store, manifest.dataset, manifest.name, before[-1]) if before else None
 
 
+def formerly(store: Store, artifact: Artifact, count: int) -> list[Artifact]:
+    """Return the last ``count`` versions that were in production before an artifact, as far as they are still there."""
+    manifest = artifact.manifest
+    moves = [move.version for move in store.alias_history(manifest.dataset, manifest.name, PRODUCTION)]
+    versions = [version for version in dict.fromkeys(reversed(moves)) if version != manifest.version]
+    found = (known(store, manifest.dataset, manifest.name, version) for version in versions[:count])
+    return [before for before in found if before]
+
+
 def known(store: Store, dataset: str, name: str, version: str) -> Artifact | None:
     """Return an artifact by its version or alias; None if there is none."""
     try:

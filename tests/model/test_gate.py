@@ -51,3 +51,17 @@ def test_boosted_gate_raises_cold_items_alone():
     before = gate(scores, facts, bucket)
     raised = gate.boosted(0.5)(scores, facts, bucket) - before
     torch.testing.assert_close(raised, 0.5 * (bucket == 0).float().expand(3, -1))
+
+
+def test_facts_beyond_those_of_the_fit_count_as_the_farthest_of_them():
+    torch.manual_seed(0)
+    facts = torch.rand(20, NUM_FACTS + 2)
+    facts[:, 0] = 1
+    gate = ScoreGate(3, 2)
+    torch.nn.init.normal_(gate.by_fact)
+    gate.standardise(facts)
+    far = facts.amax(dim=0, keepdim=True)
+    torch.testing.assert_close(gate.weights(far + 50 * (torch.arange(NUM_FACTS + 2) > 0)), gate.weights(far))
+    low = facts.amin(dim=0, keepdim=True)
+    torch.testing.assert_close(gate.weights(low - 50 * (torch.arange(NUM_FACTS + 2) > 0)), gate.weights(low))
+    assert not torch.allclose(gate.weights(far), gate.weights(low))
