@@ -83,6 +83,8 @@ SWITCHES: Mapping[str, Switch] = {
     "popular-negatives": Switch({"negatives_from": "popularity"}),
     "batch-negatives": Switch({"negatives_from": "batch"}),
     "no-whitening": Switch({"whitening": "none"}),
+    "zscore": Switch({"whitening": "zscore"}),
+    "zca": Switch({"whitening": "zca"}),
     "no-centring": Switch({"centring": 0.0}),
     "alone": Switch(source=Source.ALONE),
     "source-off": Switch(source=Source.OFF),

@@ -51,8 +51,9 @@ class ModelConfig(Frozen):
     item_fusion: Literal["gate", "mean", "sum", "concat"] = "gate"
     """How the views become one vector: a learned gate that knows the item's support, their mean, their sum, or a
     linear map of them side by side."""
-    whitening: Literal["pca", "none"] = "pca"
-    """Text vectors whitened on the items that training may see, or as the encoder gave them."""
+    whitening: Literal["pca", "zca", "zscore", "none"] = "pca"
+    """Text vectors whitened on the items that training may see, the same turned back to the encoder's directions, each
+    number scaled to mean 0 and variance 1 over those items, or as the encoder gave them."""
     centring: float = Field(default=1.0, ge=0, le=1)
     """Share of a domain's own mean that is taken out of the agnostic view, so that it tells domains apart less."""
     adapter_rank: int = Field(default=8, ge=0)

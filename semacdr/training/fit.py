@@ -55,7 +55,7 @@ def catalogue_of(inputs: FitInputs) -> Catalogue:
     text = {}
     for view, share in shares.items():
         vectors = inputs.text[View(view)]
-        values = vectors.whitened_I1K if inputs.config.whitening == "pca" else vectors.raw_I1E
+        values = vectors.for_model(inputs.config, support_I1)
         text[view] = centred((values, vectors.present_I1), domain_I1, support_I1, share)
     return Catalogue(domain_I1=domain_I1, support_I1=support_I1, text=text, num_domains=len(inputs.vocabulary.domains))
 

@@ -79,6 +79,8 @@ def test_loss_that_is_not_finite_stops_the_fit(toy_artifacts: dict[str, Path]):
         {"negatives_from": "batch", "log_q": False},
         {"adapter_mixture": True},
         {"sequence_fusion": "target"},
+        {"whitening": "zca"},
+        {"whitening": "zscore"},
     ],
 )
 def test_switches_train(toy_artifacts: dict[str, Path], change: dict[str, object]):
