@@ -82,6 +82,7 @@ SWITCHES: Mapping[str, Switch] = {
     "no-log-q": Switch({"log_q": False}),
     "popular-negatives": Switch({"negatives_from": "popularity"}),
     "batch-negatives": Switch({"negatives_from": "batch"}),
+    "neighbour-negatives": Switch({"negatives_from": "neighbours"}),
     "no-whitening": Switch({"whitening": "none"}),
     "zscore": Switch({"whitening": "zscore"}),
     "zca": Switch({"whitening": "zca"}),

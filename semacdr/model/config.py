@@ -101,8 +101,9 @@ class ModelConfig(Frozen):
     negatives: int = Field(default=1024, ge=1)
     """Uniform negatives of a domain and step, shared by its positions (BCE draws its one from them); a smaller domain
     gives all its items."""
-    negatives_from: Literal["uniform", "popularity", "batch"] = "uniform"
-    """Drawn alike, by their events (to the power .75), or the targets of the step's other positions."""
+    negatives_from: Literal["uniform", "popularity", "batch", "neighbours"] = "uniform"
+    """Drawn alike, by their events (to the power .75), the targets of the step's other positions, or a share of them
+    from those nearest to the step's targets by the epoch's first item vectors, near-duplicates left out."""
     log_q: bool = True
     """Sampled negatives count for all that they stand for."""
     gbce_calibration: float = Field(default=0.75, ge=0, le=1)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semacdr.errors import DataError
+from semacdr.model.checkpoint import encode_all_items
 from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import Agreement, near_duplicates, uniformity
 from semacdr.model.histories import Events, HistoryBatch, Visibility
@@ -27,6 +28,7 @@ from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View
 from semacdr.training.batches import ALONE, Batch, Share, epoch_batches, position_weights, training_windows
 from semacdr.training.negatives import Drawn, Negatives
+from semacdr.training.neighbours import neighbours
 
 CO_INTERACTION_DAYS = 30
 """Events of two domains that one user had within so many days are a pair (research 5.3, L_xd)."""
@@ -137,8 +139,10 @@ class Fit:
         Raises:
             DataError: the loss is not finite any more.
         """
-        self.model.train()
         config = self.inputs.config
+        if config.negatives_from == "neighbours":
+            self._negatives.neighbours = self._neighbours()
+        self.model.train()
         return [
             self._step(batch)
             for batch in epoch_batches(self._events, self._windows, config.batch_users, self.rng, self.share)
@@ -148,7 +152,8 @@ class Fit:
         config = self.inputs.config
         event_Q = torch.from_numpy(batch.event)
         target_Q = torch.from_numpy(self._events.item)[event_Q]
-        negatives = list(self._negatives.draw(target_Q - 1))
+        step_target_Q = torch.from_numpy(self._events.item)[torch.from_numpy(batch.step_event)]
+        negatives = list(self._negatives.draw(step_target_Q - 1))
         step = self._encode(batch.histories, target_Q, negatives)
         histories = replace(batch.histories, item_BL=step.row_of_V[batch.histories.item_BL])
         vector_RD = step.items.vector_RD
@@ -178,6 +183,13 @@ class Fit:
             group["lr"] = rate
         self.optimiser.step()
         return StepFacts(self.steps, value, norm, rate)
+
+    def _neighbours(self) -> list[Int[Tensor, "items neighbours"]]:
+        """The neighbours of each domain's visible items, by the weights as they are."""
+        vector_VD = encode_all_items(self.model).vector_RD[self._visible_V]
+        raw_VE = self.inputs.text[View.SPECIFIC].raw_I1E[self._visible_V]
+        cosine = self.inputs.config.duplicate_cosine
+        return [neighbours(vector_VD[start:stop], raw_VE[start:stop], cosine) for start, stop in self._bounds]
 
     def _everyones(self, loss: Tensor) -> float:
         if self.share.size > 1:
