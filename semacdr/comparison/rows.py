@@ -30,6 +30,8 @@ class Texts(StrEnum):
     GIVEN = "given"
     OWN_WORDS = "own-words"
     """The item's own text in both views: no writer."""
+    MASKED = "masked"
+    """The same without brand and categories, and without their words anywhere."""
     RANDOM = "random"
     """Random vectors of the same mean and covariance, one per item and view."""
 
@@ -92,6 +94,8 @@ SWITCHES: Mapping[str, Switch] = {
     "source-shuffled": Switch(source=Source.SHUFFLED),
     "source-unrelated": Switch(source=Source.UNRELATED),
     "own-words": Switch(texts=Texts.OWN_WORDS),
+    "raw-only": Switch({"views": ["specific"]}, texts=Texts.OWN_WORDS),
+    "masked": Switch(texts=Texts.MASKED),
     "random-texts": Switch(texts=Texts.RANDOM),
 }
 
