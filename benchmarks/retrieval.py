@@ -39,6 +39,7 @@ from semacdr.model.checkpoint import LoadedModel, encode_all_items
 from semacdr.model.config import load_preset
 from semacdr.model.growth import TRAINED_ON
 from semacdr.model.histories import Events
+from semacdr.model.present_scorer import PresentScorer
 from semacdr.progress import Progress
 from semacdr.recommendations import Recommender, Run, recommend_all
 from semacdr.recommendations.lists import Lister
@@ -84,7 +85,7 @@ def open_store(store: Path, dataset: str) -> tuple[Serving, pl.DataFrame, pl.Ser
     """Return what serves, the users' sequences, and the texts."""
     opened = Store(store)
     checkpoint = opened.get(dataset, "checkpoint")
-    inputs = {name: opened.get(dataset, name).path for name in ("checkpoint", "items", "embeddings")}
+    inputs = {name: opened.get(dataset, name).path for name in ("checkpoint", "items", "embeddings", "sequences")}
     inputs |= {f"trained_{name}": made_from(opened, checkpoint, name).path for name in TRAINED_ON}
     texts = opened.get(dataset, "semantics").scan().select("text").unique(maintain_order=True).collect()["text"]
     serving = open_serving(Recommendations(top_k=TOP_K), inputs)
@@ -148,7 +149,7 @@ def batch(serving: Serving, sequences: pl.DataFrame, store: Path, dataset: str, 
     config = load_preset("sasrec-mixed", SAME)
     model = Fit(replace(inputs, config=config), seed=0).model.eval()
     loaded = LoadedModel(model, config, inputs.vocabulary, encode_all_items(model), MAX_LENGTH, {}, None)
-    ours = users_per_s(Lister(loaded, np.ones(inputs.vocabulary.num_items + 1, bool)), sequences)
+    ours = users_per_s(Lister(PresentScorer(loaded, None), np.ones(inputs.vocabulary.num_items + 1, bool)), sequences)
     print(f"| batch, sasrec-mixed (RecTools' sizes) | {ours:.0f} users/CPU s |")
     if rectools:
         theirs = rectools_users_per_s(rectools, events)
@@ -188,7 +189,7 @@ def memory(users: int) -> None:
 
 def batch_alone(folder: Path, count: str) -> None:
     """Run the stage, and print what it took."""
-    inputs = {name: folder / name for name in ("checkpoint", "items", "embeddings")}
+    inputs = {name: folder / name for name in ("checkpoint", "items", "embeddings", "sequences")}
     inputs |= {f"trained_{name}": folder / name for name in TRAINED_ON} | {"sequences": folder / count}
     outputs = {name: folder / f"{count}-{name}" for name in ("recommendations", "user_vectors", "item_vectors")}
     for output in outputs.values():

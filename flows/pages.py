@@ -1,20 +1,22 @@
-"""What a stage made, as pages of the Prefect UI: counts, rejects, the audit of texts, metrics, the gate's decision."""
+"""What a stage made, as pages of the Prefect UI: counts, rejects, the audit of texts, metrics, the gate, the report."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import structlog
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
 from flows.assets import asset_key
 from semacdr.errors import StoreError
 from semacdr.manifest import Manifest
 from semacdr.store import Artifact, Store
+from semacdr.tables import REPORT_PAGE
 
 log = structlog.get_logger()
 
@@ -58,6 +60,14 @@ def _evaluation(store: Store, artifact: Artifact) -> None:
     manifest = artifact.manifest
     rows = metric_rows(artifact, _in_production(store, artifact))
     create_table_artifact(rows, _key("evaluation-metrics", manifest), f"`{manifest.reference}` on the test targets")
+    groups = f"NDCG@10 of `{manifest.reference}` in each group of test targets, macro over domains"
+    create_table_artifact(group_rows(artifact), _key("evaluation-groups", manifest), groups)
+
+
+def _report(store: Store, artifact: Artifact) -> None:
+    page = report_uri(store, artifact)
+    about = f"`{artifact.reference}`: a browser opens it on a machine that sees the store"
+    create_link_artifact(page, link_text=page, key=_key("report", artifact.manifest), description=about)
 
 
 def _gate(store: Store, artifact: Artifact) -> None:
@@ -81,6 +91,7 @@ PAGES: dict[str, Callable[[Store, Artifact], None]] = {
     "semantics": _semantics,
     "evaluation": _evaluation,
     "gate": _gate,
+    "report": _report,
 }
 """Artifact -> its page."""
 
@@ -92,6 +103,13 @@ def metric_rows(evaluation: Artifact, production: Artifact | None) -> list[dict[
         before = _figures(production).rename({metric: f"{metric} in production" for metric in SHOWN_METRICS})
         figures = figures.join(before.drop("num_targets"), on=["domain", "model"], how="left", maintain_order="left")
     return figures.to_dicts()
+
+
+def group_rows(evaluation: Artifact) -> list[dict[str, Any]]:
+    """Return a row for each group of targets, with every model's macro NDCG@10."""
+    rows = evaluation.scan().filter(pl.col("domain") == "macro", pl.col("metric") == "ndcg_10").collect()
+    means = rows.group_by("group", "num_targets", "model", maintain_order=True).agg(pl.col("value").mean().round(4))
+    return means.pivot("model", index=["group", "num_targets"], values="value", maintain_order=True).to_dicts()
 
 
 def _figures(evaluation: Artifact) -> pl.DataFrame:
@@ -109,6 +127,12 @@ def _in_production(store: Store, artifact: Artifact) -> Artifact | None:
         return None
     evaluated = [m.version for m in store.manifests(manifest.dataset, manifest.name) if checkpoint in m.inputs]
     return store.get(manifest.dataset, manifest.name, evaluated[-1]) if evaluated else None
+
+
+def report_uri(store: Store, report: Artifact) -> str:
+    """Return where the report's page lies, for a browser."""
+    location = store.location(report.manifest)
+    return f"{location if '://' in location else Path(location).resolve().as_uri()}/{REPORT_PAGE}"
 
 
 def gate_markdown(reference: str, verdicts: Mapping[str, Any], checks: Iterable[Mapping[str, Any]]) -> str:

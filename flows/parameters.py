@@ -11,6 +11,15 @@ Dataset = Annotated[str, Field(min_length=1)]
 StoreUri = Annotated[str | None, Field(min_length=1)]
 Until = date | None
 StageName = Literal[
-    "ingest", "sequences", "semantics", "embeddings", "index", "training", "evaluation", "recommendations", "gate"
+    "ingest",
+    "sequences",
+    "semantics",
+    "embeddings",
+    "index",
+    "training",
+    "evaluation",
+    "recommendations",
+    "gate",
+    "report",
 ]
 Refreshable = Literal["semantics", "training"]

@@ -1,4 +1,4 @@
-"""``recommendations/publish``: recommendations, user vectors and item vectors, and the gate before production."""
+"""``recommendations/publish``: recommendations and vectors, the gate before production, and the report."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ def publish(dataset: Dataset, store: StoreUri = None, until: Until = None) -> di
         until: run as of this day (UTC), in a data set of its own: later events are left out, and items that nobody
             had used by then.
     """
-    return run_stages(["recommendations", "gate"], dataset, store, until)
+    return run_stages(["recommendations", "gate", "report"], dataset, store, until)

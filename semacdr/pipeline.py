@@ -9,6 +9,7 @@
     checkpoint, sequences, items, embeddings ─evaluation─▶ evaluation
     checkpoint, sequences, items, embeddings ─recommendations─▶ recommendations, user_vectors, item_vectors
     checkpoint, index, recommendations and what tells of them ─gate─▶ gate, and with it the alias production
+    evaluation, checkpoint, recommendations and what they were made from ─report─▶ report, a page for people
 
 A stage is a plain function that reads artifacts and writes files. ``run_stage`` around it decides whether it has to run
 (its fingerprint is not published yet), gives it a folder, and publishes what it made. Stages know neither each other
@@ -180,7 +181,11 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
         context.dataset.split,
         {name: artifact.path for name, artifact in inputs.items()},
         draft.folders["checkpoint"],
-        training.Run(context.settings.threads, context.settings.cache / "training" / draft.fingerprint),
+        training.Run(
+            context.settings.threads,
+            context.settings.cache / "training" / draft.fingerprint,
+            training.Compute.of(context.settings.device, bfloat16=context.settings.bfloat16),
+        ),
         context.progress,
     )
 
@@ -302,6 +307,12 @@ def _admit(context: Context, outputs: Mapping[str, Artifact]) -> None:
         log.info("in production", dataset=context.dataset.name, artifacts=moved)
 
 
+def _report(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
+    from semacdr import reports
+
+    return reports.report([inputs["evaluation"]], inputs, draft.folders["report"])
+
+
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="ingest",
@@ -364,7 +375,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("recommendations", "user_vectors", "item_vectors"),
         config=_sections("recommendations"),
         run=_recommendations,
-        revision=3,
+        revision=4,
     ),
     Stage(
         name="gate",
@@ -383,6 +394,23 @@ STAGES: tuple[Stage, ...] = (
         sources=_gate_sources,
         run=_gate,
         settle=_admit,
+    ),
+    Stage(
+        name="report",
+        inputs=(
+            "evaluation",
+            "checkpoint",
+            "sequences",
+            "items",
+            "semantics",
+            "embeddings",
+            "recommendations",
+            "user_vectors",
+            "item_vectors",
+        ),
+        outputs=("report",),
+        config=lambda _: {},
+        run=_report,
     ),
 )
 

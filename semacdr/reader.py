@@ -253,6 +253,8 @@ def open_store(uri: str | Path, *, cache: Path = Path(".cache")) -> StoreReader:
 
 def _choose_table(artifact: str, table: str | None) -> str:
     known = TABLES[artifact]
+    if not known:
+        raise ConfigError(f"{artifact} has no tables", do="name an artifact that has some: docs/tables.md")
     if table is None:
         return artifact if artifact in known else next(iter(known))
     if table not in known:

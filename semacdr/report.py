@@ -17,17 +17,19 @@ from rich.table import Table
 from semacdr.database import read_sql
 from semacdr.dataset import DatasetConfig
 from semacdr.manifest import Manifest
-from semacdr.store import Store
+from semacdr.store import Artifact, Store
+from semacdr.tables import REPORT_PAGE
 
 _SHOWN_EVENTS = 5
 _SHOWN_RECOMMENDATIONS = 10
 
 
 def summarize(store: Store, dataset: DatasetConfig, console: Console) -> None:
-    """Print the current artifacts, the test metrics, what may go into production, and one user's recommendations."""
+    """Print the artifacts, the test metrics, what may go into production, the page, and one user's recommendations."""
     _print_artifacts(store, dataset, console)
     _print_metrics(store, dataset.name, console)
     _print_gate(store, dataset.name, console)
+    console.print(f"The page: {page_of(store, store.get(dataset.name, 'report'))}\n", highlight=False, soft_wrap=True)
     _print_user(store, dataset, console)
     _print_next(store, dataset, console)
 
@@ -53,6 +55,11 @@ def _print_artifacts(store: Store, dataset: DatasetConfig, console: Console) -> 
             highlight=False,
         )
     console.print()
+
+
+def page_of(store: Store, report: Artifact) -> str:
+    """Return where the page of a ``report`` lies."""
+    return f"{_folder(store, report.manifest)}/{REPORT_PAGE}"
 
 
 def _folder(store: Store, manifest: Manifest) -> str:

@@ -97,6 +97,10 @@ class Settings(BaseSettings):
     """Folders in which data sets are found by name."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; None: torch's own choice."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models are trained; ``auto``: on a GPU if torch sees one. Lists are made on the CPU."""
+    bfloat16: bool = False
+    """Train in mixed precision: faster on GPUs, less exact."""
     runner: str = Field(default="local", pattern=r"^(local|ray|dask|(ray|tcp|tls)://.+)$")
     """Where shards of ingest, embeddings and recommendations run: ``local``, one after the other; ``ray`` or ``dask``,
     a cluster on this machine; or the address of one (``ray://head:10001``, ``tcp://scheduler:8786``)."""

@@ -418,6 +418,7 @@ TABLES: dict[str, dict[str, type[Table]]] = {
     "user_vectors": {"user_vectors": UserVectors},
     "item_vectors": {"item_vectors": ItemVectors},
     "gate": {"gate_checks": GateChecks},
+    "report": {},
 }
 """Artifact -> its tables. A table ``t`` is ``t.parquet``, or the Parquet files below ``t/``."""
 
@@ -438,12 +439,15 @@ CONTRACT_VERSIONS: dict[str, int] = {
     "user_vectors": 1,
     "item_vectors": 1,
     "gate": 1,
+    "report": 1,
 }
 """Artifact -> the version of its tables' contract, which its manifest keeps.
 
 A new column that may be null is compatible: readers give it as null for artifacts from before it. Anything else needs
 the next number here. ``tests/test_tables.py`` fails on a change that is not compatible and has the same number.
 """
+
+REPORT_PAGE = "report.html"
 
 FILES: dict[str, dict[str, str]] = {
     "embeddings": {"whitening.safetensors": "per view, `<view>.mean` and `<view>.components`"},
@@ -457,6 +461,7 @@ FILES: dict[str, dict[str, str]] = {
         "vocabulary.parquet": "`domain`, `item_id`, `item_index`; items are counted from 1",
         "tensorboard/<fit>/events.*": "the same curves as `training_history`, for TensorBoard",
     },
+    "report": {REPORT_PAGE: "one page that needs no network: evaluation, model, semantics, users and their lists"},
 }
 """Artifact -> what else lies in its folder, and what it holds."""
 

@@ -14,6 +14,7 @@ from semacdr.cli.comparison import ablate, compare_, evaluate, score_, transfer
 from semacdr.cli.pipeline import doctor, run, tune
 from semacdr.cli.query import sql
 from semacdr.cli.recommend import recommend
+from semacdr.cli.report import report
 from semacdr.cli.semantics import semantics
 from semacdr.cli.upkeep import catalog, prune, verify
 from semacdr.errors import SemacdrError
@@ -22,7 +23,7 @@ from semacdr.logs import configure_logging
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Make": (run, semantics, tune, doctor),
     "Serve": (recommend,),
-    "Compare": (evaluate, compare_, ablate, transfer, score_),
+    "Compare": (evaluate, compare_, ablate, transfer, score_, report),
     "Look": (artifacts, show, diff, lineage, sql),
     "Point at": (promote, rollback),
     "Keep in order": (verify, prune, catalog),

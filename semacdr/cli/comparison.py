@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 SHOWN = {"hr_10": "HR@10", "ndcg_10": "NDCG@10", "mrr": "MRR"}
 
 
-def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --protocol, --candidates and --fit to a command."""
     options = (
         click.option(
             "--protocol", type=click.Choice([one.value for one in Protocol]), default="gts", show_default=True
@@ -44,7 +45,7 @@ def _setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _SEEDS = click.option("--seeds", type=int, default=5, show_default=True, help="How many: of training, and of ties.")
-_MODEL = click.option("--model", default="semacdr", show_default=True, help="A preset, or preset:switch:...")
+MODEL_OPTION = click.option("--model", default="semacdr", show_default=True, help="A preset, or preset:switch:...")
 
 
 @click.command()
@@ -53,7 +54,7 @@ _MODEL = click.option("--model", default="semacdr", show_default=True, help="A p
 @click.option(
     "--model", "models", multiple=True, required=True, help="A floor, a preset, or preset:switch; repeatable."
 )
-@_setting_options
+@setting_options
 @_SEEDS
 @click.option("--predictions", type=click.Path(path_type=Path), help="Write each seed's first ranks into this folder.")
 def evaluate(  # noqa: PLR0913, PLR0917 (options)
@@ -76,7 +77,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 (options)
     semacdr evaluate amazon-food-kitchen --model semacdr --protocol loo --candidates sampled-999 --fit train
     semacdr evaluate amazon-food-kitchen --model semacdr:no-agnostic --seeds 1
     """
-    context = _context(dataset, store)
+    context = open_context(dataset, store)
     found = _evaluated(context, models, _setting(protocol, candidates, fit), seeds, predictions)
     _print_figures(found)
 
@@ -85,8 +86,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 (options)
 @click.argument("dataset")
 @click.argument("evaluations", nargs=-1)
 @STORE_OPTION
-@_MODEL
-@_setting_options
+@MODEL_OPTION
+@setting_options
 def compare_(
     dataset: str,
     evaluations: tuple[str, ...],
@@ -102,18 +103,16 @@ def compare_(
     p-values are those of a paired bootstrap over users (2,000 samples), corrected by Holm. Results of different
     protocols, candidates, fits or tie rules are refused.
     """
-    context = _context(dataset, store)
-    aliases = context.store.aliases(context.dataset.name, "evaluation")
-    prefix = f"{protocol}-{candidates}-{fit}-"
-    names = evaluations or tuple(sorted(alias for alias in aliases if alias.startswith(prefix)))
-    if not names:
+    context = open_context(dataset, store)
+    found = find_evaluations(context, evaluations, f"{protocol}-{candidates}-{fit}")
+    if not found:
+        aliases = context.store.aliases(context.dataset.name, "evaluation")
         raise ConfigError(
             f"compare: no evaluation of {protocol}, {candidates}, {fit}",
             found=", ".join(sorted(aliases)) or f"no evaluation of {context.dataset.name!r}",
-            expected=f"an alias {prefix}MODEL",
+            expected=f"an alias {protocol}-{candidates}-{fit}-MODEL",
             do=f"run `semacdr evaluate {dataset} --model {model}` with the same --protocol, --candidates and --fit",
         )
-    found = [context.store.get(context.dataset.name, "evaluation", name) for name in names]
     _print_figures(found)
     _print_comparisons(found, model)
 
@@ -121,9 +120,9 @@ def compare_(
 @click.command()
 @click.argument("dataset")
 @STORE_OPTION
-@_MODEL
+@MODEL_OPTION
 @click.option("--switch", "switches", multiple=True, help="One of them; repeatable.  [default: all]")
-@_setting_options
+@setting_options
 @_SEEDS
 def ablate(  # noqa: PLR0913, PLR0917 (options)
     dataset: str,
@@ -138,7 +137,7 @@ def ablate(  # noqa: PLR0913, PLR0917 (options)
     """Evaluate MODEL with each part of it switched off, and print what that costs."""
     from semacdr.comparison import CONTROLS, SWITCHES  # noqa: PLC0415 (torch takes seconds to import)
 
-    context = _context(dataset, store)
+    context = open_context(dataset, store)
     chosen = switches or tuple(name for name in SWITCHES if name not in CONTROLS)
     names = (model, *(f"{model}:{name}" for name in chosen))
     found = _evaluated(context, names, _setting(protocol, candidates, fit), seeds)
@@ -149,8 +148,8 @@ def ablate(  # noqa: PLR0913, PLR0917 (options)
 @click.command()
 @click.argument("dataset")
 @STORE_OPTION
-@_MODEL
-@_setting_options
+@MODEL_OPTION
+@setting_options
 @_SEEDS
 def transfer(dataset: str, store: str | None, model: str, protocol: str, candidates: str, fit: str, seeds: int) -> None:
     """Report what the other domains' histories give MODEL, whom they harm, and whether it is they that do it.
@@ -160,7 +159,7 @@ def transfer(dataset: str, store: str | None, model: str, protocol: str, candida
     """
     from semacdr.comparison import CONTROLS, transfer_report  # noqa: PLC0415
 
-    context = _context(dataset, store)
+    context = open_context(dataset, store)
     names = (model, f"{model}:alone", *(f"{model}:{name}" for name in CONTROLS))
     found = _evaluated(context, names, _setting(protocol, candidates, fit), seeds)
     _print_figures(found)
@@ -173,7 +172,7 @@ def transfer(dataset: str, store: str | None, model: str, protocol: str, candida
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @STORE_OPTION
 @click.option("--name", required=True, help="What the model is called in tables.")
-@_setting_options
+@setting_options
 def score_(
     dataset: str, files: tuple[Path, ...], store: str | None, name: str, protocol: str, candidates: str, fit: str
 ) -> None:
@@ -183,11 +182,20 @@ def score_(
     """
     from semacdr.comparison import Predictions, score  # noqa: PLC0415
 
-    context = _context(dataset, store)
+    context = open_context(dataset, store)
     _print_figures([score(context, Predictions(name, files, _setting(protocol, candidates, fit)))])
 
 
-def _context(dataset: str, store: str | None) -> Context:
+def find_evaluations(context: Context, names: Sequence[str], setting: str) -> list[Artifact]:
+    """Return the evaluations of these versions or aliases; none named: the newest of every model of the setting."""
+    dataset, store = context.dataset.name, context.store
+    aliases = sorted(store.aliases(dataset, "evaluation"))
+    chosen = names or [alias for alias in aliases if alias.startswith(f"{setting}-")]
+    return [store.get(dataset, "evaluation", name) for name in chosen]
+
+
+def open_context(dataset: str, store: str | None) -> Context:
+    """Return what commands work on."""
     settings = load_settings(store=store)
     config = load_dataset(dataset, settings.datasets)
     opened = Store(settings.store, settings.cache)

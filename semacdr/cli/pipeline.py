@@ -100,7 +100,7 @@ def tune(dataset: str, store: str | None, preset: str | None, trials: int, study
     The study keeps every trial, and the next search of the same preset goes on with it. Prints the best overrides as
     a line of the data set's TOML.
     """
-    from semacdr.training import Run  # noqa: PLC0415 (torch takes seconds to import)
+    from semacdr.training import Compute, Run  # noqa: PLC0415 (torch takes seconds to import)
     from semacdr.training.search import search  # noqa: PLC0415
 
     settings = load_settings(store=store)
@@ -111,7 +111,8 @@ def tune(dataset: str, store: str | None, preset: str | None, trials: int, study
     folders = {name: opened.get(config.name, name).path for name in ("items", "sequences", "embeddings", "semantics")}
     beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)
     study = study or beside / STUDIES / f"{config.name}-{training.preset}.log"
-    best = search(training, config.split, folders, study, Run(settings.threads), Progress(), trials)
+    run = Run(settings.threads, compute=Compute.of(settings.device, bfloat16=settings.bfloat16))
+    best = search(training, config.split, folders, study, run, Progress(), trials)
     values = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.items())
     click.echo(f"overrides = {{ {values} }}" if values else "overrides = {}  # the preset as it is")
 

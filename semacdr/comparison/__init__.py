@@ -1,6 +1,7 @@
 """Comparisons: models, floors and ablations under one protocol, and what separates them beyond chance."""
 
 from semacdr.comparison.evaluate import Request, alias_of, evaluate_row
+from semacdr.comparison.report import report_on
 from semacdr.comparison.rows import SWITCHES, Row, find_row, known_rows
 from semacdr.comparison.score import Predictions, score
 from semacdr.comparison.table import Comparison, compare, demand_alike, figures, per_target
@@ -22,6 +23,7 @@ __all__ = [
     "find_row",
     "known_rows",
     "per_target",
+    "report_on",
     "score",
     "transfer_report",
 ]

@@ -235,7 +235,11 @@ def _train(context: Context, row: Row, prepared: Prepared, setting: Setting, che
         prepared.split,
         prepared.folders,
         unfinished,
-        training.Run(context.settings.threads, checkpoint.with_suffix(".snapshots")),
+        training.Run(
+            context.settings.threads,
+            checkpoint.with_suffix(".snapshots"),
+            training.Compute.of(context.settings.device, bfloat16=context.settings.bfloat16),
+        ),
         context.progress,
         setting.fit,
     )

@@ -77,6 +77,7 @@ SWITCHES: Mapping[str, Switch] = {
     "ligr": Switch({"block": "ligr"}),
     "learned-positions": Switch({"position": "learned"}),
     "time-between": Switch({"position": "rope+time"}),
+    "query-time": Switch({"query_time": True}),
     "domain-price": Switch({"domain_price": True}),
     "softmax": Switch({"loss": "softmax"}),
     "gbce": Switch({"loss": "gbce"}),

@@ -8,70 +8,30 @@ build, and lists are probed until it is as wanted.
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import polars as pl
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from semacdr.dataset import Index
 from semacdr.errors import DataError
 from semacdr.index.kinds import FLAT, choose_kind
 from semacdr.index.reader import FACTS_FILE, read_facts, read_ids
+from semacdr.index.recall import DEPTHS, Truth
+from semacdr.index.vectors import Vectors
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
 from semacdr.tables import table_files
 
-# Shapes: N vectors, D width of a vector, Q sampled queries, K neighbours.
+# Shapes: N vectors, D width of a vector.
 
-SAMPLE = 500
-"""Vectors of which recall is measured."""
-DEPTHS = (10, 100)
-_BATCH_ROWS = 20_000
 _TRAIN_PER_LIST = 50
 _FIRST_PROBE = 8
-_ROUNDING = 1e-5
 MAX_CHANGED = 0.1
 """Share of changed vectors from which on an inverted file is trained anew."""
-
-
-@dataclass(frozen=True)
-class _Vectors:
-    """The vectors of a domain and view, on disk."""
-
-    files: list[Path]
-    domain: str
-    view: str
-    item_ids: list[str]
-    width: int
-
-    def batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield places in ``item_ids`` and vectors, so many at a time."""
-        wanted = (ds.field("domain") == self.domain) & (ds.field("view") == self.view)
-        start = 0
-        for batch in ds.dataset(self.files, format="parquet").to_batches(
-            columns=["vector"],
-            filter=wanted,
-            batch_size=_BATCH_ROWS,
-            batch_readahead=1,
-            fragment_readahead=1,
-        ):
-            if batch.num_rows:
-                vectors_ND = batch["vector"].flatten().to_numpy().reshape(batch.num_rows, self.width)
-                yield np.arange(start, start + batch.num_rows), np.ascontiguousarray(vectors_ND, dtype=np.float32)
-                start += batch.num_rows
-
-    def sample(self, count: int) -> NDArray[np.float32]:
-        """Return evenly spread vectors, ``count`` of them or a few more."""
-        step = max(1, len(self.item_ids) // count)
-        return np.concatenate([vectors_ND[places % step == 0] for places, vectors_ND in self.batches()])
 
 
 def build(embeddings: Path, output: Path, config: Index, progress: Progress, last: Path | None = None) -> Facts:
@@ -98,7 +58,7 @@ def build(embeddings: Path, output: Path, config: Index, progress: Progress, las
     ids, details = [], dict[str, Any]()
     with progress.task("index vectors", total=names.height) as task:
         for (domain, view), group in names.group_by("domain", "view", maintain_order=True):
-            vectors = _Vectors(list(files), str(domain), str(view), group["item_id"].to_list(), width)
+            vectors = Vectors(list(files), str(domain), str(view), group["item_id"].to_list(), width)
             (output / str(domain)).mkdir(exist_ok=True)
             index, table, how = _index(vectors, config, last)
             facts = how | _tuned(index, table, vectors, config)
@@ -115,11 +75,10 @@ def build(embeddings: Path, output: Path, config: Index, progress: Progress, las
     return Facts(rows_in=names.height, details={"indexes": details}, metrics=least)
 
 
-def _index(vectors: _Vectors, config: Index, last: Path | None) -> tuple[faiss.Index, pl.DataFrame, dict[str, Any]]:
+def _index(vectors: Vectors, config: Index, last: Path | None) -> tuple[faiss.Index, pl.DataFrame, dict[str, Any]]:
     """Return an index of the vectors; which item stands at which position; and how it came about."""
     kind = choose_kind(len(vectors.item_ids), vectors.width, config)
-    checksums = np.concatenate([_checksums(vectors_ND) for _, vectors_ND in vectors.batches()])
-    now = pl.DataFrame({"item_id": vectors.item_ids, "checksum": checksums})
+    now = pl.DataFrame({"item_id": vectors.item_ids, "checksum": vectors.checksums()})
     if last is not None and kind != FLAT:
         grown = _grown(vectors, now, kind, last)
         if grown is not None:
@@ -129,14 +88,13 @@ def _index(vectors: _Vectors, config: Index, last: Path | None) -> tuple[faiss.I
         if faiss.get_num_gpus():
             index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(vectors.width))
         index.train(vectors.sample(_TRAIN_PER_LIST * index.nlist))
-    for places, vectors_ND in vectors.batches():
-        _add(index, vectors_ND, places)
+    _fill(index, vectors)
     table = now.with_columns(position=pl.int_range(pl.len())).select("position", "item_id", "checksum")
     return index, table, {"kind": kind, "trained_on": now.height, "changed_since": 0}
 
 
 def _grown(
-    vectors: _Vectors, now: pl.DataFrame, kind: str, last: Path
+    vectors: Vectors, now: pl.DataFrame, kind: str, last: Path
 ) -> tuple[faiss.Index, pl.DataFrame, dict[str, Any]] | None:
     """Return the last index with what has changed since; None if it is of another kind or too much has changed."""
     known = read_ids(last, vectors.domain, vectors.view)
@@ -156,7 +114,7 @@ def _grown(
     for places, vectors_ND in vectors.batches():
         rows = [row for row, place in enumerate(places.tolist()) if place in position_of]
         if rows:
-            _add(index, vectors_ND[rows], np.asarray([position_of[int(places[row])] for row in rows]))
+            index.add_with_ids(vectors_ND[rows], np.asarray([position_of[int(places[row])] for row in rows]))
     new = added.select(
         pl.Series("position", list(position_of.values()), dtype=pl.Int64), pl.col("item_id"), pl.col("checksum")
     )
@@ -164,13 +122,9 @@ def _grown(
     return index, table, {"kind": kind, "trained_on": facts["trained_on"], "changed_since": changed}
 
 
-def _tuned(index: faiss.Index, table: pl.DataFrame, vectors: _Vectors, config: Index) -> dict[str, Any]:
-    """Probe so many lists that the wanted recall is met; return it and what was needed.
-
-    Recall is the share of the exact search's K best that are found, by their exact score: copies of one text tie.
-    """
-    queries_QD = vectors.sample(min(SAMPLE, len(vectors.item_ids)))
-    truth = {depth: _kth_best(vectors, queries_QD, min(depth, len(vectors.item_ids))) for depth in DEPTHS}
+def _tuned(index: faiss.Index, table: pl.DataFrame, vectors: Vectors, config: Index) -> dict[str, Any]:
+    """Probe so many lists that the wanted recall is met; return it and what was needed."""
+    truth = Truth.of(vectors)
     place_of = np.full(int(table["position"].max()) + 1, -1)  # type: ignore[arg-type]
     now = pl.DataFrame({"item_id": vectors.item_ids}).with_row_index("place")
     placed = table.join(now, on="item_id", how="left")
@@ -180,10 +134,7 @@ def _tuned(index: faiss.Index, table: pl.DataFrame, vectors: _Vectors, config: I
     while True:
         if lists:
             faiss.ParameterSpace().set_index_parameter(index, "nprobe", probed)
-        recalls = {
-            f"recall_{depth}": _recall(index, vectors, place_of, queries_QD, worst_Q, depth)
-            for depth, worst_Q in truth.items()
-        }
+        recalls = truth.recalls(index, place_of)
         if recalls["recall_10"] >= config.wanted_recall or not lists:
             return {"vectors": len(vectors.item_ids), **recalls, "lists": lists, "probed": probed}
         if probed == lists:
@@ -196,43 +147,30 @@ def _tuned(index: faiss.Index, table: pl.DataFrame, vectors: _Vectors, config: I
         probed = min(2 * probed, lists)
 
 
-def _kth_best(vectors: _Vectors, queries_QD: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
-    """Return the score of each query's ``depth``-th best vector, by exact search."""
-    best_QK = np.full((len(queries_QD), depth), -np.inf, np.float32)
-    for _, vectors_ND in vectors.batches():
-        scores_QN = queries_QD @ vectors_ND.T
-        together = np.concatenate([best_QK, scores_QN], axis=1)
-        best_QK = -np.partition(-together, depth - 1, axis=1)[:, :depth]
-    worst_Q: NDArray[np.float32] = best_QK.min(axis=1)
-    return worst_Q
+def _fill(index: faiss.Index, vectors: Vectors) -> None:
+    """Add all vectors to a trained, empty index; their positions are their places.
 
-
-def _recall(
-    index: faiss.Index,
-    vectors: _Vectors,
-    place_of: NDArray[np.int64],
-    queries_QD: NDArray[np.float32],
-    worst_Q: NDArray[np.float32],
-    depth: int,
-) -> float:
-    wanted = min(depth, len(vectors.item_ids))
-    _, positions_QK = index.search(queries_QD, wanted)
-    places_QK = np.where(positions_QK >= 0, place_of[positions_QK], -1)
-    hits = 0
+    An inverted file's lists are made as long as they will be beforehand: lists that grow take twice the memory.
+    """
+    if not isinstance(index, faiss.IndexIVF):
+        for _, vectors_ND in vectors.batches():
+            index.add(vectors_ND)
+        return
+    list_N = np.concatenate([index.quantizer.search(vectors_ND, 1)[1][:, 0] for _, vectors_ND in vectors.batches()])
+    lists, filled = index.invlists, np.zeros(index.nlist, np.int64)
+    assert lists is not None
+    for number, size in enumerate(np.bincount(list_N, minlength=index.nlist).tolist()):
+        lists.resize(number, size)
     for places, vectors_ND in vectors.batches():
-        query, column = np.nonzero((places_QK >= places[0]) & (places_QK <= places[-1]))
-        found_MD = vectors_ND[places_QK[query, column] - places[0]]
-        scores_M = np.einsum("md,md->m", queries_QD[query], found_MD)
-        hits += int((scores_M >= worst_Q[query] - _ROUNDING).sum())
-    return hits / (len(queries_QD) * wanted)
-
-
-def _add(index: faiss.Index, vectors_ND: NDArray[np.float32], positions_N: NDArray[np.int64]) -> None:
-    if isinstance(index, faiss.IndexIVF):
-        index.add_with_ids(vectors_ND, positions_N)
-    else:
-        index.add(vectors_ND)
-
-
-def _checksums(vectors_ND: NDArray[np.float32]) -> NDArray[np.int64]:
-    return np.fromiter((zlib.crc32(row) for row in vectors_ND), np.int64, len(vectors_ND))
+        of_row = list_N[places]
+        order = np.argsort(of_row, kind="stable")
+        codes = np.empty((len(order), index.code_size), np.uint8)
+        rows_ND, lists_of = np.ascontiguousarray(vectors_ND[order]), np.ascontiguousarray(of_row[order])
+        index.encode_vectors(len(order), *map(faiss.swig_ptr, (rows_ND, lists_of, codes)))
+        numbers, starts, sizes = np.unique(lists_of, return_index=True, return_counts=True)
+        for number, start, size in zip(numbers.tolist(), starts.tolist(), sizes.tolist(), strict=True):
+            ids = places[order[start : start + size]]
+            of_list = codes[start : start + size]
+            lists.update_entries(number, int(filled[number]), size, faiss.swig_ptr(ids), faiss.swig_ptr(of_list))
+        filled[numbers] += sizes
+    index.ntotal = len(list_N)

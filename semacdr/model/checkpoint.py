@@ -61,7 +61,7 @@ class LoadedModel:
     """The experts and their gate; None: the preset has none."""
 
     @torch.inference_mode()
-    def user_states(self, events: Events, queries: Queries, batch_size: int = 512) -> UserStates:
+    def user_states(self, events: Events, queries: Queries, batch_size: int = 64) -> UserStates:
         """Return the users' vectors at the queries, in their order."""
         return user_states(self.model, self.items, events, queries, max_length=self.max_length, batch_size=batch_size)
 
@@ -98,7 +98,7 @@ class LoadedModel:
 
 
 def user_states(
-    model: SemaCdrModel, items: ItemVectors, events: Events, queries: Queries, *, max_length: int, batch_size: int = 512
+    model: SemaCdrModel, items: ItemVectors, events: Events, queries: Queries, *, max_length: int, batch_size: int = 64
 ) -> UserStates:
     """Return the users' vectors at the queries, in their order; batched by length."""
     device = items.vector_RD.device
@@ -118,7 +118,8 @@ def user_states(
 def encode_all_items(model: SemaCdrModel) -> ItemVectors:
     """Return the vectors of every item by ``item_index``; the padding's row is zero."""
     model.eval()
-    parts = [model.items(item_R) for item_R in torch.arange(len(model.items.domain_I1)).split(_ITEMS_PER_PART)]
+    item_I1 = torch.arange(len(model.items.domain_I1), device=model.items.domain_I1.device)
+    parts = [model.items(item_R) for item_R in item_I1.split(_ITEMS_PER_PART)]
     vector_RD = torch.cat([part.vector_RD for part in parts])
     weight_R3 = torch.cat([part.weight_R3 for part in parts])
     vector_RD[0], weight_R3[0] = 0, 0

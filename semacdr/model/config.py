@@ -77,6 +77,8 @@ class ModelConfig(Frozen):
     """Plain residuals, or gated ones around attention and SwiGLU (eSASRec)."""
     position: Literal["learned", "rope", "rope+time"] = "rope"
     """How order is told: a vector per place, rotation, or rotation and a bias by the logarithm of the time between."""
+    query_time: bool = False
+    """The history's items are read once more by their age at the time of the query, through a gate that starts shut."""
     domain_price: bool = False
     """Looking from one domain to another costs a learned amount of attention (no gain seen: docs/log.md)."""
     dim: int = Field(default=64, ge=4)

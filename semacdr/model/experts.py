@@ -135,20 +135,8 @@ class Following:
 
     @classmethod
     def of(cls, memory: Memory) -> "Following":
-        """Find the pairs of events of one user that lie near each other.
-
-        Two events of one timestamp follow each other both ways: their order is not known.
-        """
-        user = np.repeat(np.arange(len(memory.offsets) - 1), np.diff(memory.offsets))
-        columns = []
-        for distance in range(1, WINDOW + 1):
-            before = np.flatnonzero(user[distance:] == user[:-distance])
-            after = before + distance
-            weight = np.full(len(before), 1 / distance, np.float32)
-            columns.append((before, after, weight))
-            tied = memory.time_s[before] == memory.time_s[after]
-            columns.append((after[tied], before[tied], weight[tied]))
-        source, taken, weight = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        """Sort the pairs by what they follow."""
+        source, taken, weight = near_pairs(memory.offsets, memory.time_s)
         order = np.argsort(memory.item[source], kind="stable")
         num_items = memory.bounds[-1][1]
         return cls(
@@ -157,6 +145,24 @@ class Following:
             time_s=memory.time_s[taken][order],
             weight=weight[order],
         )
+
+
+def near_pairs(offsets: IntArray, time_s: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the pairs of events of one user that lie near each other: the earlier, the later, the pair's weight.
+
+    Two events of one timestamp follow each other both ways: their order is not known.
+    """
+    user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    columns = []
+    for distance in range(1, WINDOW + 1):
+        before = np.flatnonzero(user[distance:] == user[:-distance])
+        after = before + distance
+        weight = np.full(len(before), 1 / distance, np.float32)
+        columns.append((before, after, weight))
+        tied = time_s[before] == time_s[after]
+        columns.append((after[tied], before[tied], weight[tied]))
+    source, taken, weight = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return source, taken, weight
 
 
 def title_tfidf(titles: pl.DataFrame, vocabulary: Vocabulary) -> sparse.csr_matrix:

@@ -1,6 +1,7 @@
 """Adaptive fusion: how much of a user's target, source and mixed history goes into what is predicted."""
 
-# Shapes: Q queries, D model width, N domains, 3 threads in the order of ``Thread``, S facts of support, C states.
+# Shapes: Q queries, D model width, N domains, 3 threads in the order of ``Thread``, S facts of support, C states,
+# B histories, L events, W queries of a history.
 
 from typing import Literal
 
@@ -9,7 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from semacdr.model.config import Thread
+from semacdr.model.histories import HistoryBatch
 from semacdr.model.item_encoder import masked_softmax
+from semacdr.model.sequence_encoder import TIME_BUCKETS, time_bucket
 
 NUM_FACTS = 5
 """log counts of the target and source histories, log days since the last event of each, and whether both are there."""
@@ -95,4 +98,46 @@ class GatedCrossAttention(nn.Module):
         logit_QC = (self.key(state_QCD) @ self.query(target_QD)[:, :, None])[:, :, 0] / target_QD.shape[1] ** 0.5
         read_QD = (masked_softmax(logit_QC, usable_QC)[:, :, None] * state_QCD).sum(dim=1)
         added_QD: Tensor = torch.tanh(self.gate) * self.out(read_QD) * usable_QC.any(dim=1, keepdim=True)
+        return added_QD
+
+
+class TimedReading(nn.Module):
+    """The history's items read once more at the time of the query, each by its content and its age at that time.
+
+    tanh(gamma) W_o sum_l softmax_l(q . k_l / sqrt(d) + b[age_l]) x_l, gamma = 0 at first. The encoder's states know
+    nothing of the query's time: one state may be read at many.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.age_bias = nn.Parameter(torch.zeros(TIME_BUCKETS))
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self, state_QD: Float[Tensor, "queries dim"], x_BLD: Float[Tensor, "batch length dim"], batch: HistoryBatch
+    ) -> Float[Tensor, "queries dim"]:
+        """Return what is added to the fused state; zeros where the history is empty.
+
+        Args:
+            state_QD: the fused state.
+            x_BLD: the items' vectors.
+            batch: the histories; ``row_Q`` ascends.
+        """
+        count_B = torch.bincount(batch.row_Q, minlength=len(x_BLD))
+        slot_Q = torch.arange(len(batch.row_Q), device=count_B.device) - (count_B.cumsum(0) - count_B)[batch.row_Q]
+        width = int(count_B.max())
+
+        def by_history(value: Tensor) -> Tensor:
+            return value.new_zeros(len(x_BLD), width, *value.shape[1:]).index_put((batch.row_Q, slot_Q), value)
+
+        # Position -1 sees nothing; what a slot without a query sees is never read.
+        seen_BWL = torch.arange(x_BLD.shape[1], device=x_BLD.device) <= by_history(batch.position_Q)[:, :, None]
+        bucket_BWL = time_bucket(by_history(batch.time_Q)[:, :, None] - batch.time_BL[:, None, :])
+        logit_BWL = by_history(self.query(state_QD)) @ self.key(x_BLD).transpose(1, 2) / x_BLD.shape[2] ** 0.5
+        weight_BWL = masked_softmax(logit_BWL + self.age_bias[bucket_BWL], seen_BWL)
+        read_QD = (weight_BWL @ x_BLD)[batch.row_Q, slot_Q]
+        added_QD: Tensor = torch.tanh(self.gate) * self.out(read_QD) * (batch.position_Q >= 0)[:, None]
         return added_QD

@@ -61,7 +61,10 @@ class Events:
 
     def up_to(self, part: Part) -> "Events":
         """Return the events of a part and of those before it; all users stay."""
-        kept = self.part <= PART_CODE[part]
+        return self.kept(self.part <= PART_CODE[part])
+
+    def kept(self, kept: npt.NDArray[np.bool_]) -> "Events":
+        """Return some of the events; all users stay."""
         counts = np.bincount(self.user[kept], minlength=self.num_users)
         return Events(
             user_ids=self.user_ids,
@@ -199,13 +202,11 @@ def queries_of_targets(events: Events, part: Part, visibility: Visibility = Visi
 
 def queries_at(events: Events, user: IntArray, domain: IntArray, time_s: IntArray) -> Queries:
     """Return queries at times of the caller's choice, such as now; users are rows of ``events``."""
-    stop = [
-        start + np.searchsorted(events.time_s[start:end], time, side="left")
-        for start, end, time in zip(events.offsets[user], events.offsets[user + 1], time_s, strict=True)
-    ]
-    return Queries(
-        user=user, stop=np.array(stop, dtype=np.int64), domain=domain, time_s=time_s, item=np.zeros_like(user)
-    )
+    # Users and their events' times are in order, and so are the two put together.
+    first = min(events.time_s.min(initial=0), time_s.min(initial=0))
+    span = max(events.time_s.max(initial=0), time_s.max(initial=0)) - first + 1
+    stop = np.searchsorted(events.user * span + events.time_s - first, user * span + time_s - first, side="left")
+    return Queries(user=user, stop=stop, domain=domain, time_s=time_s, item=np.zeros_like(user))
 
 
 def query_batches(

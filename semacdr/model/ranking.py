@@ -117,7 +117,8 @@ def histories_of(events: Events, queries: Queries, chosen: IntArray, domain: int
 
 def _without(pairs: tuple[IntArray, IntArray], item_Q: IntArray) -> tuple[IntArray, IntArray]:
     """Return different pairs of row and item, less each row's own item."""
-    row, item = np.unique(np.stack(pairs), axis=1)
+    size = pairs[1].max(initial=0) + 1
+    row, item = np.divmod(np.unique(pairs[0] * size + pairs[1]), size)
     other = item != item_Q[row]
     return row[other], item[other]
 

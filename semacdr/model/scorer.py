@@ -1,10 +1,10 @@
-"""The final score: the trained score beside those of the experts, weighed by the gate.
+"""The final score: the trained score beside those of the experts, weighed by the gate, at any time.
 
-Retrieval can take it apart: each column's best items are candidates, and the final score ranks their union.
+Training and evaluation ask at the times of their targets; serving, which asks now, has ``present_scorer``.
 """
 
 # Shapes: Q queries, I items of one domain, X columns (the trained score first), R items and the padding, D model width,
-# B buckets of support, N domains, K items of a query.
+# N domains.
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +12,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from semacdr.model.config import Expert
 from semacdr.model.experts import Memory, column_names, fill_expert_scores
-from semacdr.model.gate import NUM_BUCKETS, ScoreGate, query_facts, support_bucket
+from semacdr.model.gate import ScoreGate, query_facts, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.vocabulary import Vocabulary
 
@@ -40,15 +40,6 @@ class Scoring:
         """Count the items' support from the memory."""
         support = np.bincount(memory.item, minlength=memory.bounds[-1][1]).astype(np.int64)
         return cls(experts=experts, memory=memory, gate=gate, bucket=support_bucket(support))
-
-    @cached_property
-    def share_IB(self) -> tuple[Tensor, ...]:  # noqa: N802 (the shape)
-        """Of each domain, the share of each item in the mean of those of its bucket: [items, buckets]."""
-        shares = []
-        for start, stop in self.memory.bounds:
-            of_bucket_IB = torch.nn.functional.one_hot(torch.from_numpy(self.bucket[start:stop]), NUM_BUCKETS).float()
-            shares.append(of_bucket_IB / of_bucket_IB.sum(dim=0).clamp(min=1))
-        return tuple(shares)
 
     @cached_property
     def zero_shot_N(self) -> npt.NDArray[np.bool_]:  # noqa: N802 (the shape)
@@ -97,38 +88,6 @@ class FinalScorer:
     def __call__(self, chosen: IntArray, domain: int) -> Float[Tensor, "queries items"]:
         """Return the final scores of a domain's items."""
         return self.final(self.scores(chosen, domain), chosen, domain)
-
-    def lifts(self, score_XQI: Tensor, chosen: IntArray, domain: int, index_QK: Tensor) -> Tensor:
-        """Return how far each column lifts some items above the domain's mean item of like support: [columns, Q, K].
-
-        What the gate adds to or takes from all items of one support is no column's doing.
-
-        Args:
-            score_XQI: of ``scores``.
-            chosen: the queries.
-            domain: of the items.
-            index_QK: which items, counted from the domain's first.
-        """
-        at_XQK = score_XQI.gather(2, index_QK.expand(len(score_XQI), -1, -1))
-        if self.scoring is None:
-            return at_XQK - score_XQI.mean(dim=2, keepdim=True)
-        start, stop = self.vocabulary.bounds[domain]
-        bucket_I = torch.from_numpy(self.scoring.bucket[start:stop])
-        mean_XQK = (score_XQI @ self.scoring.share_IB[domain]).gather(
-            2, bucket_I[index_QK].expand(len(score_XQI), -1, -1)
-        )
-        gate = self.scoring.gate
-        weight_XQ1 = gate.weights(self._facts[torch.from_numpy(chosen)]).T[:, :, None]
-        return (weight_XQ1 + gate.by_support[:, bucket_I[index_QK]]) * (at_XQK - mean_XQK)
-
-    def candidates(self, chosen: IntArray, domain: int, per_column: int) -> Bool[Tensor, "queries items"]:
-        """Return which items are among the best ``per_column`` of any column: what a second stage would re-score."""
-        score_XQI = self.scores(chosen, domain)
-        best_XQK = score_XQI.topk(min(per_column, score_XQI.shape[2]), dim=2).indices
-        candidate_QI = torch.zeros(score_XQI.shape[1:], dtype=torch.bool)
-        for best_QK in best_XQK:
-            candidate_QI.scatter_(1, best_QK, value=True)
-        return candidate_QI
 
     @cached_property
     def _facts(self) -> Tensor:

@@ -5,12 +5,12 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from semacdr.errors import ConfigError
 from semacdr.model.config import ModelConfig, Thread
-from semacdr.model.fusion import GatedCrossAttention, SourceMix, ThreadFusion
+from semacdr.model.fusion import GatedCrossAttention, SourceMix, ThreadFusion, TimedReading
 from semacdr.model.histories import HistoryBatch
 from semacdr.model.item_encoder import Catalogue, ItemEncoder
 from semacdr.model.sequence_encoder import Histories, Reading, SequenceEncoder, counts_by_domain
@@ -53,6 +53,8 @@ class SemaCdrModel(nn.Module):
         self.fusion = ThreadFusion(config.dim, config.sequence_fusion)
         if config.reads_across:
             self.cross_attention = GatedCrossAttention(config.dim)
+        if config.query_time:
+            self.timed = TimedReading(config.dim)
         self.start = nn.Embedding(catalogue.num_domains, config.dim)
         self.query = nn.Embedding(catalogue.num_domains, config.dim)
         nn.init.zeros_(self.query.weight)
@@ -69,7 +71,8 @@ class SemaCdrModel(nn.Module):
         read = _Reading(batch, self.num_domains)
         empty_QD = table_ID.new_zeros(len(batch.row_Q), self.config.dim)
         x_BLD = table_ID.index_select(0, batch.item_BL.flatten()).view(*batch.item_BL.shape, -1)
-        state = self._states(x_BLD, batch)
+        # In training nearly every event is some query's last one.
+        state = self._states(x_BLD, batch, None if self.training else read.asked_BL)
         mixed_QD = read.last(state[Thread.MIXED]) if Thread.MIXED in threads else empty_QD
         target_QD, source_QD, own_QND = empty_QD, empty_QD, None
         if Thread.TARGET in threads:
@@ -79,24 +82,31 @@ class SemaCdrModel(nn.Module):
             if own_QND is None or self.config.backbone == "towers":
                 own_QND = read.last_of_each_domain(state[Thread.SOURCE])
             source_QD = self.source_mix(own_QND, read.count_QN.to(own_QND.dtype).log1p(), read.is_source_QN)
-        switched_on_3 = torch.tensor([thread in threads for thread in Thread], device=table_ID.device)
+        switched_on_3 = torch.tensor([thread in threads for thread in Thread]).to(table_ID.device)
         usable_Q3 = read.not_empty_Q3 & switched_on_3
         state_Q3D = torch.stack([target_QD, source_QD, mixed_QD], dim=1) * usable_Q3[:, :, None]
         fused_QD, weight_Q3 = self.fusion(state_Q3D, usable_Q3, read.facts_QS.to(table_ID.dtype))
         if self.config.reads_across:
             fused_QD = fused_QD + self.cross_attention(state_Q3D[:, 0], state_Q3D[:, 1:], usable_Q3[:, 1:])
+        if self.config.query_time:
+            fused_QD = fused_QD + self.timed(fused_QD, x_BLD, batch)
         fused_QD = torch.where(usable_Q3.any(dim=1, keepdim=True), fused_QD, self.start(batch.domain_Q))
         vector_QD = (fused_QD + self.query(batch.domain_Q)) * self.log_scale.exp()
         return UserStates(vector_QD, weight_Q3, source_QD=state_Q3D[:, 1], target_QD=state_Q3D[:, 0])
 
-    def _states(self, x_BLD: Float[Tensor, "batch length dim"], batch: HistoryBatch) -> dict[Thread, Tensor]:
+    def _states(
+        self, x_BLD: Float[Tensor, "batch length dim"], batch: HistoryBatch, asked_BL: Tensor | None
+    ) -> dict[Thread, Tensor]:
         """The states that each thread reads: [B, L, D]."""
         histories = Histories(batch.domain_BL, batch.time_BL, batch.item_BL > 0)
         threads = self.config.threads
         if self.config.backbone == "towers":
-            return {thread: self.sequences[thread.value](x_BLD, histories, [_READING[thread]])[0] for thread in threads}
+            return {
+                thread: self.sequences[thread.value](x_BLD, histories, [_READING[thread]], asked_BL)[0]
+                for thread in threads
+            }
         readings = sorted({_READING[thread] for thread in threads})
-        states = dict(zip(readings, self.sequences["shared"](x_BLD, histories, readings), strict=True))
+        states = dict(zip(readings, self.sequences["shared"](x_BLD, histories, readings, asked_BL), strict=True))
         return {thread: states[_READING[thread]] for thread in threads}
 
 
@@ -123,9 +133,8 @@ class _Reading:
         last_time_QN = batch.time_BL[batch.row_Q[:, None], self._last_QN]
         days_QN = ((batch.time_Q[:, None] - last_time_QN).clamp(min=0) / SECONDS_PER_DAY).log1p()
         # An event of long ago stands in for none at all; the counts tell the two apart.
-        nothing = days_QN.new_tensor(torch.inf)
-        days_target_Q = days_QN.where(is_target_QN & (self.count_QN > 0), nothing).amin(dim=1)
-        days_source_Q = days_QN.where(self.is_source_QN, nothing).amin(dim=1)
+        days_target_Q = days_QN.where(is_target_QN & (self.count_QN > 0), torch.inf).amin(dim=1)
+        days_source_Q = days_QN.where(self.is_source_QN, torch.inf).amin(dim=1)
         self.facts_QS = torch.stack(
             [
                 num_target_Q.float().log1p(),
@@ -136,6 +145,14 @@ class _Reading:
             ],
             dim=1,
         )
+
+    @property
+    def asked_BL(self) -> Bool[Tensor, "batch length"]:  # noqa: N802 (the shape)
+        """The events whose states some query reads."""
+        asked_BL = torch.zeros_like(self.batch.item_BL, dtype=torch.bool)
+        asked_BL[self.batch.row_Q, self._position_Q] = True
+        asked_BL[self.batch.row_Q[:, None], self._last_QN] = True
+        return asked_BL
 
     def last(self, state_BLD: Float[Tensor, "batch length dim"]) -> Float[Tensor, "queries dim"]:
         """Return the state of each query's last event."""

@@ -125,13 +125,15 @@ class Block(nn.Module):
         x_BLD: Float[Tensor, "batch length dim"],
         rotation_BL1F: Tensor | None,
         mask_BHLL: Tensor,
-    ) -> Float[Tensor, "batch length dim"]:
+        at_BA: Int[Tensor, "batch asked"] | None = None,
+    ) -> Float[Tensor, "batch asked dim"]:
         """Return the states after this block.
 
         Args:
             x_BLD: the states before it.
             rotation_BL1F: of queries and keys.
-            mask_BHLL: what may be looked at (bool), or what is added to attention (-inf where nothing may); 1 for H.
+            mask_BHLL: what is added to attention, -inf where nothing may be looked at; 1 for H.
+            at_BA: the positions whose states are wanted; None: all.
         """
         batch, length, dim = x_BLD.shape
         heads = self.num_heads
@@ -141,8 +143,10 @@ class Block(nn.Module):
             qk_BLXF = rotated(qk_BLXF, rotation_BL1F)
         q_BHLF, k_BHLF = qk_BLXF.transpose(1, 2).chunk(2, dim=1)
         v_BHLF = v_BLHF.transpose(1, 2)
+        if at_BA is not None:
+            x_BLD, q_BHLF, mask_BHLL = _at(x_BLD, at_BA), _at(q_BHLF, at_BA[:, None]), _at(mask_BHLL, at_BA[:, None])
         read_BHLF = nn.functional.scaled_dot_product_attention(q_BHLF, k_BHLF, v_BHLF, attn_mask=mask_BHLL)
-        read_BLD = self.out(read_BHLF.transpose(1, 2).reshape(batch, length, dim))
+        read_BLD = self.out(read_BHLF.transpose(1, 2).flatten(2))
         x_BLD = x_BLD + self._gated(0, x_BLD, self.dropout(read_BLD))
         wide = self.widen(self.feed_norm(x_BLD))
         if self.gates:
@@ -154,6 +158,11 @@ class Block(nn.Module):
 
     def _gated(self, which: int, x_BLD: Tensor, added_BLD: Tensor) -> Tensor:
         return torch.sigmoid(self.gates[which](x_BLD)) * added_BLD if self.gates else added_BLD
+
+
+def _at(x: Tensor, at: Int[Tensor, "*rows asked"]) -> Tensor:
+    """Return some places of the last dimension but one, those of each row."""
+    return x.gather(-2, at[..., None].expand(*x.shape[:-2], at.shape[-1], x.shape[-1]))
 
 
 class SequenceEncoder(nn.Module):
@@ -181,9 +190,21 @@ class SequenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(
-        self, x_BLD: Float[Tensor, "batch length dim"], histories: Histories, readings: Sequence[Reading]
+        self,
+        x_BLD: Float[Tensor, "batch length dim"],
+        histories: Histories,
+        readings: Sequence[Reading],
+        asked_BL: Bool[Tensor, "batch length"] | None = None,
     ) -> list[Tensor]:
-        """Return the states of every event, for each reading: [B, L, D]."""
+        """Return the states of events, for each reading: [B, L, D].
+
+        Args:
+            x_BLD: the items' vectors.
+            histories: where they stand.
+            readings: which are wanted.
+            asked_BL: the events whose states are wanted, the others' being of no use; None: all. The last block, where
+                nothing reads them any more, leaves the others out.
+        """
         position_BL = torch.cat([self._positions(histories, reading) for reading in readings])
         states = (x_BLD + self.domains(histories.domain_BL)).repeat(len(readings), 1, 1)
         rotation = None
@@ -193,9 +214,15 @@ class SequenceEncoder(nn.Module):
             rotation = rotation_of(position_BL, self.config.dim // self.config.num_heads)
         states = self.input_dropout(states)
         mask = torch.cat([self._mask(histories, reading) for reading in readings])
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             states = block(states, rotation, mask)
-        return list(self.norm(states).chunk(len(readings)))
+        if asked_BL is None:
+            states = self.norm(self.blocks[-1](states, rotation, mask))
+        else:
+            at_BA = asked_BL.int().topk(int(asked_BL.sum(dim=1).max()), dim=1).indices.repeat(len(readings), 1)
+            asked_BAD = self.norm(self.blocks[-1](states, rotation, mask, at_BA))
+            states = torch.zeros_like(states).scatter(1, at_BA[:, :, None].expand_as(asked_BAD), asked_BAD)
+        return list(states.chunk(len(readings)))
 
     def _positions(self, histories: Histories, reading: Reading) -> Int[Tensor, "batch length"]:
         if reading is Reading.MIXED:
@@ -205,17 +232,19 @@ class SequenceEncoder(nn.Module):
         return counts_BLN.gather(2, histories.domain_BL[:, :, None])[:, :, 0]
 
     def _mask(self, histories: Histories, reading: Reading) -> Tensor:
-        """What each event may look at (bool), or what is added, where time or domains count: [B, H or 1, L, L]."""
+        """What is added to attention, -inf where an event may not look: [B, H or 1, L, L]."""
         domain_BL, is_event_BL = histories.domain_BL, histories.is_event_BL
         mask_BLL = causal_mask(is_event_BL) if reading is Reading.MIXED else own_mask(domain_BL, is_event_BL)
-        if not hasattr(self, "price") and not hasattr(self, "time_bias"):
-            return mask_BLL[:, None]
-        bias_BHLL = self.domains.weight.new_zeros(len(mask_BLL), self.config.num_heads, *mask_BLL.shape[1:])
+        bias_BHLL = self.domains.weight.new_zeros(1, 1, 1, 1)
         if hasattr(self, "price"):
             across_BLL = domain_BL[:, :, None] != domain_BL[:, None, :]
             bias_BHLL = bias_BHLL - nn.functional.softplus(self.price)[None, :, None, None] * across_BLL[:, None]
         if hasattr(self, "time_bias"):
-            between_BLL = (histories.time_BL[:, :, None] - histories.time_BL[:, None, :]).clamp(min=0) / TIME_UNIT_S
-            bucket_BLL = (1 + between_BLL).log2().long().clamp(max=TIME_BUCKETS - 1)
+            bucket_BLL = time_bucket(histories.time_BL[:, :, None] - histories.time_BL[:, None, :])
             bias_BHLL = bias_BHLL + self.time_bias[bucket_BLL].permute(0, 3, 1, 2)
-        return bias_BHLL.masked_fill(~mask_BLL[:, None], -torch.inf)
+        return torch.where(mask_BLL[:, None], bias_BHLL, -torch.inf)
+
+
+def time_bucket(seconds: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Return the place of times on a scale of powers of two of an hour."""
+    return (1 + seconds.clamp(min=0) / TIME_UNIT_S).log2().long().clamp(max=TIME_BUCKETS - 1)

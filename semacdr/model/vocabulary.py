@@ -1,5 +1,6 @@
 """The vocabulary: every item of every domain, cold ones included, and its place in the item tables."""
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -62,6 +63,17 @@ class Vocabulary:
         """``domain_index`` by ``item_index``; the padding's is 0."""
         sizes = [stop - start for start, stop in self.bounds]
         return np.concatenate([[0], np.repeat(np.arange(len(sizes)), sizes)]).astype(np.int64)
+
+    @cached_property
+    def tie_rank(self) -> npt.NDArray[np.int64]:
+        """Which of two items with equal scores comes first, by ``item_index``: that of the lower number.
+
+        By a hash of the item's id, so that neither the alphabet nor newer items move it.
+        """
+        hashes = np.array([0, *(zlib.crc32(item.encode()) for item in self.table["item_id"])])
+        rank = np.empty(len(hashes), np.int64)
+        rank[np.lexsort((np.arange(len(hashes)), hashes))] = np.arange(len(hashes))
+        return rank
 
     def domain_index(self, domain: str) -> int:
         """Return a domain's position.

@@ -4,12 +4,12 @@ Scores are compared to four decimals, and equal ones stand in the order of a has
 a block nor the alphabet decides who comes first.
 """
 
-# Shapes: Q queries of a block, I items of one domain, X score columns, K ranks, L events, N domains, D width, R rows.
+# Shapes: Q queries of a block, I items of one domain, K ranks, W ranks and spare ones, G groups of items, L events,
+# N domains, D width, R rows.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,15 +19,17 @@ from torch import Tensor
 
 from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.histories import Events, IntArray, Queries
+from semacdr.model.present_scorer import PresentScorer
 from semacdr.model.ranking import chunks
-from semacdr.model.scorer import FinalScorer
 from semacdr.recommendations.rules import BoolArray, seen_items
 
-_BLOCK_SCORES = 24_000_000
-"""Scores of all columns that are held at a time: some 100 MB."""
+_BLOCK_SCORES = 2_000_000
+"""Scores that are held at a time: 8 MB, which stay near the core."""
 _DECIMALS = 4
 _SPARE = 32
 """Items beyond the last rank that are looked at for ties."""
+_GROUP = 32
+"""Items whose best is looked at first: the best W items lie in the W groups of the best bests."""
 
 
 @dataclass(frozen=True)
@@ -45,55 +47,67 @@ class Ranked:
     similarity_QKN: Tensor
     """Cosine of the two fused vectors."""
 
+    @classmethod
+    def joined(cls, blocks: Iterable[Ranked]) -> Ranked:
+        """Put the lists of blocks under each other, in the order of their queries, padded to the most ranks."""
+        parts = [vars(block) for block in blocks]
+        query_Q = np.concatenate([part["query_Q"] for part in parts])
+        order = torch.from_numpy(np.argsort(query_Q))
+        most = max(part["item_QK"].shape[1] for part in parts)
+
+        def together(name: str) -> Tensor:
+            pads = [(0, 0) * (part[name].dim() - 2) + (0, most - part[name].shape[1]) for part in parts]
+            padded = [torch.nn.functional.pad(part[name], pad) for part, pad in zip(parts, pads, strict=True)]
+            return torch.cat(padded)[order]
+
+        return cls(query_Q=np.sort(query_Q), **{name: together(name) for name in parts[0] if name != "query_Q"})
+
 
 @dataclass(frozen=True)
 class Lister:
     """Ranks a model's items for histories."""
 
-    model: LoadedModel
+    scorer: PresentScorer
     available: BoolArray
     """By ``item_index``."""
     repeat_after_days: float | None = None
 
-    def rank(self, events: Events, queries: Queries, scorer: FinalScorer, top_k: int) -> Iterator[Ranked]:
-        """Yield the ``top_k`` best items of each query, the queries of one domain together, a block at a time."""
+    @property
+    def model(self) -> LoadedModel:
+        """The model that scores."""
+        return self.scorer.model
+
+    def rank(self, events: Events, queries: Queries, vector_QD: Tensor, top_k: int) -> Iterator[Ranked]:
+        """Yield the ``top_k`` best items of each query, the queries of one domain together, a block at a time.
+
+        Args:
+            events: in which histories lie.
+            queries: none of them before the last event that the scorer remembers.
+            vector_QD: the users' vectors at the queries.
+            top_k: items.
+        """
+        facts_QF = self.scorer.facts(events, queries)
         for domain, (start, stop) in enumerate(self.model.vocabulary.bounds):
-            size = _BLOCK_SCORES // ((stop - start) * len(scorer.columns))
-            for chosen in chunks(np.flatnonzero(queries.domain == domain), size):
-                yield self._block(events, queries, scorer, chosen, domain, min(top_k, stop - start))
-
-    def _block(
-        self, events: Events, queries: Queries, scorer: FinalScorer, chosen: IntArray, domain: int, top_k: int
-    ) -> Ranked:
-        start, stop = self.model.vocabulary.bounds[domain]
-        score_XQI = scorer.scores(chosen, domain)
-        final_QI = scorer.final(score_XQI, chosen, domain)
-        if final_QI.data_ptr() == score_XQI.data_ptr():
-            final_QI = final_QI.clone()
-        final_QI[:, torch.from_numpy(~self.available[start:stop])] = -torch.inf
-        row, item = seen_items(events, queries, chosen, domain, self.repeat_after_days)
-        final_QI[row, item - start] = -torch.inf
-        value_QK, index_QK = best(final_QI, top_k, self._tie_order[start:stop] - start)
-        lift_XQK = scorer.lifts(score_XQI, chosen, domain, index_QK)
-        item_QK = (index_QK + start).masked_fill(~value_QK.isfinite(), 0)
-        nearest_QKN, similarity_QKN = self._nearest(events, queries, chosen, item_QK)
-        return Ranked(
-            query_Q=chosen,
-            item_QK=item_QK,
-            score_QK=value_QK,
-            trained_QK=score_XQI[0].gather(1, index_QK),
-            column_QK=lift_XQK.argmax(dim=0),
-            nearest_QKN=nearest_QKN,
-            similarity_QKN=similarity_QKN,
-        )
-
-    @cached_property
-    def _tie_order(self) -> Tensor:
-        """The items of each domain in the order in which they win a tie."""
-        table = self.model.vocabulary.table
-        hashes = np.array([0, *(zlib.crc32(item.encode()) for item in table["item_id"])])
-        index = np.arange(len(hashes))
-        return torch.from_numpy(np.lexsort((index, hashes, self.model.vocabulary.domain_of_item, index > 0)))
+            for chosen in chunks(np.flatnonzero(queries.domain == domain), _BLOCK_SCORES // (stop - start)):
+                block = self.scorer.block(vector_QD, facts_QF, events, queries, chosen, domain)
+                catalogue, final_IQ = block.catalogue, block.final_IQ
+                final_IQ[torch.from_numpy(~self.available[catalogue.item_I])] = -torch.inf
+                query, item = seen_items(events, queries, chosen, domain, self.repeat_after_days)
+                final_IQ[torch.from_numpy(catalogue.place_R)[item], query] = -torch.inf
+                tie_I = torch.from_numpy(self.model.vocabulary.tie_rank[catalogue.item_I])
+                value_QK, row_QK = best(final_IQ, min(top_k, stop - start), tie_I)
+                trained_QK, column_QK = self.scorer.lifts(block, row_QK)
+                item_QK = torch.from_numpy(catalogue.item_I)[row_QK].masked_fill(~value_QK.isfinite(), 0)
+                nearest_QKN, similarity_QKN = self._nearest(events, queries, chosen, item_QK)
+                yield Ranked(
+                    query_Q=chosen,
+                    item_QK=item_QK,
+                    score_QK=value_QK,
+                    trained_QK=trained_QK,
+                    column_QK=column_QK,
+                    nearest_QKN=nearest_QKN,
+                    similarity_QKN=similarity_QKN,
+                )
 
     @cached_property
     def _unit(self) -> Tensor:
@@ -124,23 +138,37 @@ class Lister:
         return nearest_QKN, similarity_QKN
 
 
-def best(score_QI: Tensor, top_k: int, order_I: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the ``top_k`` highest scores, rounded, and their columns; of equal ones those first in ``order_I``."""
-    place_I = torch.empty_like(order_I)
-    place_I[order_I] = torch.arange(len(order_I))
-    width = min(top_k + _SPARE, score_QI.shape[1])
-    value_QW, index_QW = score_QI.topk(width, dim=1)
-    value_QW, index_QW = _in_order(value_QW.round(decimals=_DECIMALS), index_QW, place_I)
+def best(score_IQ: Tensor, top_k: int, tie_I: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each query's ``top_k`` highest scores, rounded, and their rows; of equal ones the lowest in ``tie_I``."""
+    width = min(top_k + _SPARE, len(score_IQ))
+    value_QW, row_QW = _highest(score_IQ, width)
+    value_QW, row_QW = _in_order(value_QW.round(decimals=_DECIMALS), row_QW, tie_I)
     tied_Q = (value_QW[:, -1] == value_QW[:, top_k - 1]) & value_QW[:, -1].isfinite()
-    if width < score_QI.shape[1] and tied_Q.any():
-        all_QI = torch.arange(score_QI.shape[1]).expand(int(tied_Q.sum()), -1)
-        value, index = _in_order(score_QI[tied_Q].round(decimals=_DECIMALS), all_QI, place_I)
-        value_QW[tied_Q], index_QW[tied_Q] = value[:, :width], index[:, :width]
-    return value_QW[:, :top_k], index_QW[:, :top_k]
+    if width < len(score_IQ) and tied_Q.any():
+        all_QI = torch.arange(len(score_IQ)).expand(int(tied_Q.sum()), -1)
+        value, row = _in_order(score_IQ.T[tied_Q].round(decimals=_DECIMALS), all_QI, tie_I)
+        value_QW[tied_Q], row_QW[tied_Q] = value[:, :width], row[:, :width]
+    return value_QW[:, :top_k], row_QW[:, :top_k]
 
 
-def _in_order(value_QW: Tensor, index_QW: Tensor, place_I: Tensor) -> tuple[Tensor, Tensor]:
-    by_place_QW = place_I[index_QW].argsort(dim=1)
-    value_QW, index_QW = value_QW.gather(1, by_place_QW), index_QW.gather(1, by_place_QW)
+def _highest(score_IQ: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The ``width`` highest scores of each query and their rows, in no stated order."""
+    num_items, num_queries = score_IQ.shape
+    num_groups = num_items // _GROUP
+    if num_groups <= width:
+        value_QW, row_QW = score_IQ.T.topk(width, dim=1)
+        return value_QW, row_QW
+    grouped = num_groups * _GROUP
+    best_QG = score_IQ[:grouped].view(num_groups, _GROUP, num_queries).amax(dim=1).T.contiguous()
+    group_QW = best_QG.topk(width, dim=1, sorted=False).indices
+    row_QM = (group_QW[:, :, None] * _GROUP + torch.arange(_GROUP)).flatten(1)
+    row_QM = torch.cat([row_QM, torch.arange(grouped, num_items).expand(num_queries, -1)], dim=1)
+    value_QW, place_QW = score_IQ.T.gather(1, row_QM).topk(width, dim=1)
+    return value_QW, row_QM.gather(1, place_QW)
+
+
+def _in_order(value_QW: Tensor, row_QW: Tensor, tie_I: Tensor) -> tuple[Tensor, Tensor]:
+    by_tie_QW = tie_I[row_QW].argsort(dim=1)
+    value_QW, row_QW = value_QW.gather(1, by_tie_QW), row_QW.gather(1, by_tie_QW)
     value_QW, by_value_QW = value_QW.sort(dim=1, descending=True, stable=True)
-    return value_QW, index_QW.gather(1, by_value_QW)
+    return value_QW, row_QW.gather(1, by_value_QW)

@@ -29,7 +29,7 @@ from semacdr.model.histories import Events, events_of, queries_at
 from semacdr.progress import Progress
 from semacdr.recommendations.cold import cold_shares
 from semacdr.recommendations.last import Last
-from semacdr.recommendations.lists import Lister
+from semacdr.recommendations.lists import Lister, Ranked
 from semacdr.recommendations.rows import rows_of
 from semacdr.recommendations.serving import Serving, open_serving
 from semacdr.spread import Advance, Shard, Spread, here
@@ -113,6 +113,7 @@ def recommend_all(
     for table in TABLES:
         shutil.copytree(run.shards / table, outputs[table] / table)
     shutil.rmtree(run.shards)
+    present = serving.lister.scorer.present
     details: dict[str, Any] = {
         "as_of_s": now_s,
         "top_k": config.top_k,
@@ -120,6 +121,7 @@ def recommend_all(
         "zero_shot_domains": list(model.zero_shot_domains),
         "new_items": serving.new_items,
         "available_items": int(serving.lister.available.sum()),
+        "memory": None if present is None else {"events": int(present.support_R.sum()), "last_event_s": present.last_s},
         "users_ranked": _users_as_of(outputs["recommendations"], now_s),
         "cold": (cold := cold_shares(model, inputs["sequences"], outputs["recommendations"])),
     }
@@ -213,7 +215,6 @@ def rank_users(lister: Lister, sequences: pl.DataFrame, now_s: int, top_k: int) 
     domain_Q = np.tile(np.arange(num_domains), events.num_users)
     queries = queries_at(events, user_Q, domain_Q, np.full(len(user_Q), now_s))
     states = model.user_states(events, queries)
-    scorer = model.scorer(events, queries, states)
     names = pl.DataFrame(
         {"user_id": events.user_ids[user_Q], "domain": pl.Series(model.vocabulary.domains, dtype=pl.String)[domain_Q]}
     )
@@ -223,14 +224,11 @@ def rank_users(lister: Lister, sequences: pl.DataFrame, now_s: int, top_k: int) 
         pl.Series("vector", vector_QD, dtype=pl.Array(pl.Float32, vector_QD.shape[1])),
         *(pl.Series(f"weight_{history}", weight_Q3[:, n]) for n, history in enumerate(("target", "source", "mixed"))),
     )
-    ranked = pl.concat(
-        rows_of(model, names, events, states, block, scorer.columns)
-        for block in lister.rank(events, queries, scorer, top_k)
-    ).with_columns(as_of_s=pl.lit(now_s, pl.Int64))
-    return {
-        "user_vectors": user_vectors.sort("user_id", "domain"),
-        "recommendations": ranked.select(list(tables.Recommendations.columns())).sort("user_id", "domain", "rank"),
-    }
+    lists = Ranked.joined(lister.rank(events, queries, states.vector_QD, top_k))
+    ranked = rows_of(model, names, events, states, lists, lister.scorer.columns)
+    ranked = ranked.with_columns(as_of_s=pl.lit(now_s, pl.Int64))
+    # Both in the order of users, domains and ranks: queries are.
+    return {"user_vectors": user_vectors, "recommendations": ranked.select(list(tables.Recommendations.columns()))}
 
 
 def _users_as_of(recommendations: Path, now_s: int) -> int:

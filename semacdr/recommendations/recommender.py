@@ -79,7 +79,7 @@ class Recommender:
         """
         opened = store if isinstance(store, Store) else Store(store)
         batch = opened.get(dataset, "recommendations", at)
-        sources = {name: made_from(opened, batch, name) for name in ("checkpoint", "items", "embeddings")}
+        sources = {name: made_from(opened, batch, name) for name in ("checkpoint", "items", "embeddings", "sequences")}
         sources |= {f"trained_{name}": made_from(opened, sources["checkpoint"], name) for name in TRAINED_ON}
         config = Recommendations.model_validate(batch.manifest.config["recommendations"])
         serving = open_serving(config, {name: artifact.path for name, artifact in sources.items()})
@@ -134,10 +134,9 @@ class Recommender:
         if among is not None:
             lister = replace(lister, available=lister.available & among_items(list(among), vocabulary, domain))
         states = lister.model.user_states(events, queries)
-        scorer = lister.model.scorer(events, queries, states)
         lists: list[list[Recommendation]] = [[] for _ in histories]
-        for block in lister.rank(events, queries, scorer, k or self._config.top_k):
-            why = why_of(lister.model, states, block, scorer.columns)
+        for block in lister.rank(events, queries, states.vector_QD, k or self._config.top_k):
+            why = why_of(lister.model, states, block, lister.scorer.columns)
             for row, user in enumerate(block.query_Q.tolist()):
                 lists[user] = self._lines(events, block, row, domain, why)
         return lists

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import torch
 
 from semacdr.model.checkpoint import LoadedModel
@@ -61,21 +62,21 @@ def rows_of(
     column_R = ranked.column_QK.flatten().numpy()[is_item_R]
     history_R = _largest(states.weight_Q3)[query_R]
     view_R = _largest(model.items.weight_R3)[item_R]
-    table = model.vocabulary.table
-    frame = names[query_R].select(
-        "user_id",
-        "domain",
-        pl.Series("rank", rank_R),
-        table["item_id"].gather(item_R - 1).alias("item_id"),
-        _flat("score", ranked.score_QK, is_item_R),
-        _flat("trained_score", ranked.trained_QK, is_item_R),
-        _named("history", history_R, tuple(Thread)),
-        _named("view", view_R, tuple(ItemView)),
-        _named("decided_by", column_R, columns),
+    return pl.DataFrame(
+        [
+            names["user_id"].gather(query_R),
+            names["domain"].gather(query_R),
+            pl.Series("rank", rank_R),
+            model.vocabulary.table["item_id"].gather(item_R - 1),
+            _flat("score", ranked.score_QK, is_item_R),
+            _flat("trained_score", ranked.trained_QK, is_item_R),
+            _named("history", history_R, tuple(Thread)),
+            _named("view", view_R, tuple(ItemView)),
+            _named("decided_by", column_R, columns),
+            _reasons(model, model.vocabulary.domain_of_item[item_R], history_R, view_R, column_R, columns),
+            _nearest(model, events, ranked, is_item_R),
+        ]
     )
-    reason = _reasons(frame, set(model.zero_shot_domains)).alias("reason")
-    nearest = _nearest(model, events, ranked, is_item_R)
-    return frame.with_columns(reason, nearest)
 
 
 @dataclass(frozen=True)
@@ -124,23 +125,35 @@ def _flat(name: str, value_QK: torch.Tensor, kept_R: np.ndarray) -> pl.Series:
     return pl.Series(name, value_QK.flatten().double().numpy()[kept_R])
 
 
-def _named(name: str, place_R: np.ndarray, words: tuple[str, ...]) -> pl.Series:
+def _named(name: str, place_R: IntArray, words: tuple[str, ...]) -> pl.Series:
     """The word at each place; null at -1."""
-    listed = pl.Series(name, [str(word) for word in words], dtype=pl.String)
-    return listed.gather(pl.Series(place_R).replace(-1, None))
+    return pl.Series(name, [None, *map(str, words)], dtype=pl.String).gather(place_R + 1)
 
 
-def _reasons(frame: pl.DataFrame, zero_shot: set[str]) -> pl.Series:
-    known = frame.select("domain", "history", "view", "decided_by").unique()
+def _reasons(
+    model: LoadedModel,
+    domain_R: IntArray,
+    history_R: IntArray,
+    view_R: IntArray,
+    column_R: IntArray,
+    columns: tuple[str, ...],
+) -> pl.Series:
+    """The words of each row: there are few different ones."""
+    shape = (len(model.vocabulary.domains), 1 + len(Thread), 1 + len(ItemView), len(columns))
+    codes, code_R = np.unique(
+        np.ravel_multi_index((domain_R, history_R + 1, view_R + 1, column_R), shape), return_inverse=True
+    )
+    threads, views = [None, *map(str, Thread)], [None, *map(str, ItemView)]
     texts = [
-        _words(history, view, column, zero_shot=domain in zero_shot) for domain, history, view, column in known.rows()
+        _words(
+            threads[history],
+            views[view],
+            columns[column],
+            zero_shot=model.vocabulary.domains[domain] in model.zero_shot_domains,
+        )
+        for domain, history, view, column in zip(*np.unravel_index(codes, shape), strict=True)
     ]
-    keys = ["domain", "history", "view", "decided_by"]
-    joined = frame.join(
-        known.with_columns(reason=pl.Series(texts, dtype=pl.String)), on=keys, how="left", nulls_equal=True,
-        maintain_order="left",
-    )  # fmt: skip
-    return joined["reason"]
+    return pl.Series("reason", texts, dtype=pl.String).gather(code_R)
 
 
 def _words(history: str | None, view: str | None, column: str, *, zero_shot: bool) -> str:
@@ -159,19 +172,16 @@ def _reason(history: str | None, view: str | None, column: str) -> str:
 
 
 def _nearest(model: LoadedModel, events: Events, ranked: Ranked, kept_R: np.ndarray) -> pl.Series:
-    columns = {}
-    for place, domain in enumerate(model.vocabulary.domains):
-        event_R = ranked.nearest_QKN[:, :, place].flatten().numpy()[kept_R]
-        found_R = event_R >= 0
-        item_R = np.where(found_R, events.item[event_R] if len(events.item) else 0, 0)
-        similarity = ranked.similarity_QKN[:, :, place].flatten().double().numpy()[kept_R].round(4)
-        columns[domain] = pl.DataFrame(
-            {
-                "domain": pl.Series([domain], dtype=pl.String).new_from_index(0, len(item_R)),
-                "item_id": model.vocabulary.table["item_id"].gather(pl.Series(item_R - 1).replace(-1, None)),
-                "similarity": similarity,
-                "found": found_R,
-            }
-        ).select(pl.when("found").then(pl.struct("domain", "item_id", "similarity")).alias(domain))[domain]
-    frame = pl.DataFrame(columns)
-    return frame.select(nearest=pl.concat_list(pl.all()).list.drop_nulls())["nearest"]
+    num_domains = len(model.vocabulary.domains)
+    event_RN = ranked.nearest_QKN.reshape(-1, num_domains).numpy()[kept_R]
+    found_RN = event_RN >= 0
+    item = events.item[event_RN[found_RN]]
+    cosine = ranked.similarity_QKN.reshape(-1, num_domains).double().numpy()[kept_R][found_RN].round(4)
+    columns = {
+        "domain": pl.Series(model.vocabulary.domains, dtype=pl.String).gather(np.nonzero(found_RN)[1]),
+        "item_id": model.vocabulary.table["item_id"].gather(item - 1),
+        "similarity": pl.Series(cosine, dtype=pl.Float64),
+    }
+    near = pa.StructArray.from_arrays([column.to_arrow() for column in columns.values()], names=list(columns))
+    stops = np.concatenate([[0], np.cumsum(found_RN.sum(axis=1))])
+    return pl.Series("nearest", pa.LargeListArray.from_arrays(pa.array(stops, pa.int64()), near))

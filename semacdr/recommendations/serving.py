@@ -1,4 +1,4 @@
-"""What ranks: a checkpoint that has learned of today's items, and what may be recommended of them."""
+"""What ranks: a checkpoint that has learned of today's items and events, and what may be recommended of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from semacdr.dataset import Recommendations
 from semacdr.errors import DataError
 from semacdr.model.checkpoint import load_checkpoint
 from semacdr.model.growth import grow
+from semacdr.model.present import read_present
+from semacdr.model.present_scorer import PresentScorer
 from semacdr.recommendations.lists import Lister
 from semacdr.recommendations.rules import available_items
 from semacdr.tables import table_files
@@ -29,11 +31,12 @@ class Serving:
 
 
 def open_serving(config: Recommendations, inputs: Mapping[str, Path]) -> Serving:
-    """Load a checkpoint for the items of today.
+    """Load a checkpoint for the items and with the memory of today.
 
     Args:
         config: the rules.
-        inputs: folders of ``checkpoint``, ``items`` and what ``grow`` takes.
+        inputs: folders of ``checkpoint``, ``items``, ``sequences`` (what the experts remember, in place of what the
+            checkpoint does) and what ``grow`` takes.
 
     Raises:
         ConfigError: the availability is no condition in SQL.
@@ -46,5 +49,8 @@ def open_serving(config: Recommendations, inputs: Mapping[str, Path]) -> Serving
     items = pl.concat(pl.read_parquet(file, hive_partitioning=False) for file in files)
     titles = items.select("domain", "item_id", "title")
     grown = grow(load_checkpoint(inputs["checkpoint"]), titles, inputs)
-    available = available_items(items, config.availability, grown.model.vocabulary)
-    return Serving(Lister(grown.model, available, config.repeat_after_days), items, grown.new_items)
+    vocabulary = grown.model.vocabulary
+    available = available_items(items, config.availability, vocabulary)
+    present = read_present(inputs["sequences"], vocabulary) if grown.model.scoring else None
+    scorer = PresentScorer(grown.model, present)
+    return Serving(Lister(scorer, available, config.repeat_after_days), items, grown.new_items)

@@ -8,11 +8,12 @@ The inputs' folder holds ``items``, ``sequences`` and ``embeddings``. Gloo on CP
 from pathlib import Path
 
 import click
-import torch
 import torch.distributed as dist
 
 from semacdr.dataset import load_dataset
 from semacdr.progress import Progress
+from semacdr.settings import load_settings
+from semacdr.training.compute import Compute
 from semacdr.training.stage import Run, train
 
 
@@ -23,13 +24,14 @@ from semacdr.training.stage import Run, train
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of each process.")
 def main(dataset: str, inputs: Path, output: Path, threads: int) -> None:
     """Train the DATASET's model and write a checkpoint."""
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    settings = load_settings()
+    compute = Compute.of(settings.device, bfloat16=settings.bfloat16)
+    dist.init_process_group("nccl" if compute.device.type == "cuda" else "gloo")
     try:
         config = load_dataset(dataset)
         folders = {name: inputs / name for name in ("items", "sequences", "embeddings")}
-        train(
-            config.training, config.split, folders, output, Run(threads, output.with_suffix(".snapshots")), Progress()
-        )
+        run = Run(threads, output.with_suffix(".snapshots"), compute)
+        train(config.training, config.split, folders, output, run, Progress())
     finally:
         dist.destroy_process_group()
 

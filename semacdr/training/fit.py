@@ -27,6 +27,7 @@ from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View
 from semacdr.training.batches import ALONE, Batch, Share, epoch_batches, position_weights, training_windows
+from semacdr.training.compute import Compute
 from semacdr.training.negatives import Drawn, Negatives
 from semacdr.training.neighbours import neighbours
 
@@ -99,10 +100,10 @@ class Fit:
     unlearn what its text says. A step encodes the items that it needs and no others.
     """
 
-    def __init__(self, inputs: FitInputs, seed: int) -> None:
+    def __init__(self, inputs: FitInputs, seed: int, compute: Compute | None = None) -> None:
         """Set up the model from ``seed``; torch's generator is the caller's to fork."""
         torch.manual_seed(seed)
-        self.inputs = inputs
+        self.inputs, self.compute = inputs, compute or Compute()
         self.model = SemaCdrModel(inputs.config, catalogue_of(inputs))
         self.alignment = Agreement()
         self.domain_agreement = Agreement(inputs.config.dim)
@@ -122,11 +123,11 @@ class Fit:
         self._bounds = list(pairwise(edges))
         self._negatives = Negatives(inputs.config, self._bounds, torch.from_numpy(support[visible]), self.rng)
         self._windows = training_windows(self._events, inputs.max_length, inputs.visibility)
-        self._weight = torch.from_numpy(position_weights(self._events, inputs.config.half_life))
+        self._weight = torch.from_numpy(position_weights(self._events, inputs.config.half_life)).to(self.compute.device)
         both = inputs.text[View.AGNOSTIC].present_I1 & inputs.text[View.SPECIFIC].present_I1
         self._with_both_texts_V = both[self._visible_V]
         modules = [self.model, self.alignment, self.domain_agreement, self.user_agreement]
-        self.modules = torch.nn.ModuleList(modules)
+        self.modules = torch.nn.ModuleList(modules).to(self.compute.device)
         self.optimiser = torch.optim.AdamW(_parameter_groups(modules, inputs.config.weight_decay), fused=True)
         self.steps = 0
 
@@ -154,11 +155,13 @@ class Fit:
         target_Q = torch.from_numpy(self._events.item)[event_Q]
         step_target_Q = torch.from_numpy(self._events.item)[torch.from_numpy(batch.step_event)]
         negatives = list(self._negatives.draw(step_target_Q - 1))
-        step = self._encode(batch.histories, target_Q, negatives)
-        histories = replace(batch.histories, item_BL=step.row_of_V[batch.histories.item_BL])
-        vector_RD = step.items.vector_RD
-        states = self.model.user_states(torch.cat([vector_RD.new_zeros(1, config.dim), vector_RD]), histories)
-        weight_Q = self._weight[event_Q] / max(1, batch.num_queries)
+        with self.compute.precision():
+            step = self._encode(batch.histories, target_Q, negatives)
+            histories = replace(batch.histories, item_BL=step.row_of_V[batch.histories.item_BL])
+            histories = histories.to(self.compute.device)
+            vector_RD = step.items.vector_RD
+            states = self.model.user_states(torch.cat([vector_RD.new_zeros(1, config.dim), vector_RD]), histories)
+        weight_Q = self._weight[event_Q.to(self.compute.device)] / max(1, batch.num_queries)
         loss = self._recommendation_loss(step, states, histories, target_Q, weight_Q, negatives)
         loss = loss + self._contrastive_loss(step, states, histories) / self.share.size
         value = self._everyones(loss.detach().clone())
@@ -186,10 +189,10 @@ class Fit:
 
     def _neighbours(self) -> list[Int[Tensor, "items neighbours"]]:
         """The neighbours of each domain's visible items, by the weights as they are."""
-        vector_VD = encode_all_items(self.model).vector_RD[self._visible_V]
-        raw_VE = self.inputs.text[View.SPECIFIC].raw_I1E[self._visible_V]
+        vector_VD = encode_all_items(self.model).vector_RD[self._visible_V.to(self.compute.device)]
+        raw_VE = self.inputs.text[View.SPECIFIC].raw_I1E[self._visible_V].to(self.compute.device)
         cosine = self.inputs.config.duplicate_cosine
-        return [neighbours(vector_VD[start:stop], raw_VE[start:stop], cosine) for start, stop in self._bounds]
+        return [neighbours(vector_VD[start:stop], raw_VE[start:stop], cosine).cpu() for start, stop in self._bounds]
 
     def _everyones(self, loss: Tensor) -> float:
         if self.share.size > 1:
@@ -208,7 +211,7 @@ class Fit:
         row_of_V[chosen_R] = torch.arange(1, len(chosen_R) + 1)
         item_R = self._visible_V[chosen_R - 1]
         return Step(
-            items=self.model.items(item_R),
+            items=self.model.items(item_R.to(self.compute.device)),
             row_of_V=row_of_V,
             item_R=item_R,
             domain_R=self.model.items.domain_I1[item_R],
@@ -227,8 +230,9 @@ class Fit:
         vector_RD = step.items.vector_RD
         target_QD = vector_RD[step.row_of_V[target_Q] - 1]
         loss = vector_RD.new_zeros(())
+        domain_Q = histories.domain_Q.cpu()
         for domain, (start, stop) in enumerate(self._bounds):
-            chosen = torch.nonzero(histories.domain_Q == domain)[:, 0]
+            chosen = torch.nonzero(domain_Q == domain)[:, 0]
             if stop - start < 2 or not len(chosen):  # noqa: PLR2004 (nothing to choose from)
                 continue
             # A larger catalogue has a larger loss by nature: log|I_d|, that of a uniform guess, makes domains alike.
@@ -261,15 +265,18 @@ class Fit:
         place_I[negative_K - start] = torch.arange(len(negative_K))
         at_target_P = place_I[target_P - start]
         if config.loss == "sampled":
-            return sampled_cross_entropy(state_PD, target_PD, negative_KD, at_target_P, weight_P, drawn.stands_for)
+            stands_for = drawn.stands_for
+            stands_for = stands_for.to(self.compute.device) if isinstance(stands_for, Tensor) else stands_for
+            return sampled_cross_entropy(state_PD, target_PD, negative_KD, at_target_P, weight_P, stands_for)
         positive_P = (state_PD * target_PD).sum(dim=1)
         if config.loss == "bce":
             drawn_P = torch.from_numpy(self.own_rng.integers(0, len(negative_K), len(target_P)))
-            score_P = (state_PD * negative_KD[drawn_P]).sum(dim=1).masked_fill(drawn_P == at_target_P, -torch.inf)
+            is_target_P = (drawn_P == at_target_P).to(self.compute.device)
+            score_P = (state_PD * negative_KD[drawn_P]).sum(dim=1).masked_fill(is_target_P, -torch.inf)
             return binary_cross_entropy(positive_P, score_P[:, None], weight_P)
         score_PK = state_PD @ negative_KD.T
         hit_P = torch.nonzero(at_target_P >= 0)[:, 0]
-        score_PK = score_PK.index_put((hit_P, at_target_P[hit_P]), score_PK.new_tensor(-torch.inf))
+        score_PK = score_PK.index_put((hit_P, at_target_P[hit_P]), torch.tensor(-torch.inf))
         power = gbce_power(len(negative_K), stop - start, config.gbce_calibration)
         return binary_cross_entropy(positive_P, score_PK, weight_P, power)
 
@@ -283,7 +290,7 @@ class Fit:
                 loss = loss + config.alignment_weight * self.alignment(
                     items.agnostic_RD[sample_S],
                     items.specific_RD[sample_S],
-                    near_duplicates(raw_SE, config.duplicate_cosine),
+                    near_duplicates(raw_SE, config.duplicate_cosine).to(self.compute.device),
                 )
         if config.uniformity_weight:
             sample_S = self._sample(torch.arange(len(items.vector_RD)))
@@ -314,12 +321,12 @@ class Fit:
         both_Q = (states.source_QD.detach() != 0).any(dim=1) & (states.target_QD.detach() != 0).any(dim=1)
         usable = torch.nonzero(both_Q)[:, 0]
         usable = usable[torch.from_numpy(self.own_rng.permutation(len(usable)))]
-        one_of_row = torch.full((len(histories.item_BL),), -1)
+        one_of_row = torch.full((len(histories.item_BL),), -1, device=self.compute.device)
         one_of_row[histories.row_Q[usable]] = usable
         chosen_S = one_of_row[one_of_row >= 0]
         if len(chosen_S) < 2:  # noqa: PLR2004 (no negatives)
             return states.vector_QD.new_zeros(())
-        nobody_SS = torch.zeros(len(chosen_S), len(chosen_S), dtype=torch.bool)
+        nobody_SS = torch.zeros(len(chosen_S), len(chosen_S), dtype=torch.bool, device=self.compute.device)
         agreement: Tensor = self.user_agreement(states.source_QD[chosen_S], states.target_QD[chosen_S], nobody_SS)
         return agreement
 

@@ -29,7 +29,7 @@ def neighbours(
     unit_ID, text_IE = (torch.nn.functional.normalize(rows, dim=1) for rows in (vector_ID, raw_IE))
     for item_C in torch.arange(len(vector_ID), device=vector_ID.device).split(_CHUNK):
         cosine_CI = unit_ID[item_C] @ unit_ID.T
-        cosine_CI[torch.arange(len(item_C)), item_C] = -torch.inf
+        cosine_CI[torch.arange(len(item_C), device=item_C.device), item_C] = -torch.inf
         near_CN = cosine_CI.topk(last).indices[:, first:]
         of_text_CN = torch.einsum("ce,cne->cn", text_IE[item_C], text_IE[near_CN])
         near_CN = near_CN.masked_fill(of_text_CN > duplicate_cosine, -1)

@@ -34,6 +34,8 @@ def save_snapshot(path: Path, fit: Fit, record: dict[str, Any], best: dict[str, 
         tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
     tensors |= {f"best.{name}": value for name, value in best.items()}
     tensors["random"] = torch.get_rng_state()
+    if fit.compute.device.type == "cuda":
+        tensors["random_cuda"] = torch.cuda.get_rng_state(fit.compute.device)
     facts = {
         **record,
         "steps": fit.steps,
@@ -65,6 +67,8 @@ def load_snapshot(path: Path, fit: Fit) -> tuple[dict[str, Any], dict[str, Tenso
     groups = fit.optimiser.state_dict()["param_groups"]
     fit.optimiser.load_state_dict({"state": state, "param_groups": groups})
     torch.set_rng_state(tensors["random"])
+    if fit.compute.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random_cuda"], fit.compute.device)
     fit.steps = record.pop("steps")
     for rng, name in ((fit.rng, "rng"), (fit.own_rng, "own_rng")):
         rng.bit_generator.state = _generator_state(record.pop(name))

@@ -5,7 +5,7 @@
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -25,6 +25,7 @@ from semacdr.model.text_vectors import read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.progress import Progress
 from semacdr.tables import FitOn, History, Part, Steps, table_files
+from semacdr.training.compute import Compute
 from semacdr.training.fit import Fit, FitInputs, share_of_process
 from semacdr.training.gate import CrossFitted, cross_fitted_gate
 from semacdr.training.loop import Outcome, Plan, Score, fit_to_end
@@ -35,12 +36,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training runs; nothing here shapes what comes out."""
+    """Where a training runs; nothing here shapes what comes out, but for rounding."""
 
     threads: int | None = None
     """Of torch; None leaves torch's own choice."""
     snapshots: Path | None = None
     """A folder of this run's own, to go on from after a crash; None: it starts anew."""
+    compute: Compute = field(default_factory=Compute)
 
 
 def train(
@@ -65,7 +67,7 @@ def train(
         split: the protocol, and the longest history.
         inputs: folders of ``items``, ``sequences``, ``embeddings`` and, for the linter, ``semantics``.
         output: an empty folder.
-        run: threads, and where snapshots lie.
+        run: threads, device, and where snapshots lie.
         progress: where epochs are reported.
         fit: whose model is saved.
 
@@ -77,10 +79,11 @@ def train(
     leaks = _lint(fit_inputs, events, inputs, config.seed)
     model_config, vocabulary = fit_inputs.config, fit_inputs.vocabulary
     with _torch_settings(run.threads):
-        fitted, found, gate = _fit_train(fit_inputs, events, config.seed, _plan("train", output, run), progress)
+        plan = _plan("train", output, run)
+        fitted, found, gate = _fit_train(fit_inputs, events, config.seed, plan, run.compute, progress)
         history, steps = found.history, found.steps
         if fit is FitOn.REFIT:
-            fitted = Fit(replace(fit_inputs, events=events.up_to(fit.last_part)), config.seed)
+            fitted = Fit(replace(fit_inputs, events=events.up_to(fit.last_part)), config.seed, run.compute)
             check_split(vocabulary, events, fitted.inputs.events, fit_inputs.visibility, fit)
             plan = replace(_plan("refit", output, run), max_epochs=found.best_epoch)
             refitted = fit_to_end(fitted, plan, None, progress)
@@ -97,6 +100,8 @@ def train(
         "num_parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
         "seconds_per_epoch": round(sum(row["seconds"] for row in history) / len(history), 3),
         "torch_threads": num_threads,
+        "device": run.compute.device.type,
+        "bfloat16": run.compute.bfloat16,
         "max_length": fit_inputs.max_length,
         "validation_trained_alone": {"ndcg_10": found.best.ndcg_10, "hr_10": found.best.hr_10},
     }
@@ -134,7 +139,8 @@ def validate_config(config: Training, split: Split, inputs: Mapping[str, Path], 
     fit_inputs, events = _fit_inputs(config, split, inputs)
     _lint(fit_inputs, events, inputs, config.seed)
     with _torch_settings(run.threads):
-        _, found, gate = _fit_train(fit_inputs, events, config.seed, Plan(name="train", max_epochs=0), progress)
+        plan = Plan(name="train", max_epochs=0)
+        _, found, gate = _fit_train(fit_inputs, events, config.seed, plan, run.compute, progress)
     assert found.best is not None
     return found.best if gate is None else gate.score
 
@@ -182,10 +188,10 @@ def _plan(name: str, output: Path, run: Run) -> Plan:
 
 
 def _fit_train(
-    inputs: FitInputs, events: Events, seed: int, plan: Plan, progress: Progress
+    inputs: FitInputs, events: Events, seed: int, plan: Plan, compute: Compute, progress: Progress
 ) -> tuple[Fit, Outcome, CrossFitted | None]:
     """Train until validation stops getting better, and fit the gate on the best epoch's scores."""
-    fit = Fit(inputs, seed)
+    fit = Fit(inputs, seed, compute)
     validation = Validation(inputs, events, seed)
     plan = replace(plan, max_epochs=inputs.config.max_epochs, patience=inputs.config.patience)
     outcome = fit_to_end(fit, plan, lambda: validation.score(fit.model), progress)
@@ -230,7 +236,7 @@ def _torch_settings(threads: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads or before)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng():
             yield
     finally:
         torch.set_num_threads(before)

@@ -38,7 +38,7 @@ class Validation:
             items = encode_all_items(model)
             states = user_states(model, items, self.events, self.queries, max_length=self.inputs.max_length)
         vocabulary = self.inputs.vocabulary
-        return FinalScorer(states.vector_QD, items.vector_RD, self.events, self.queries, vocabulary, scoring)
+        return FinalScorer(states.vector_QD, items.vector_RD.cpu(), self.events, self.queries, vocabulary, scoring)
 
     def score(self, model: SemaCdrModel) -> Score:
         """Return the score of a model without experts."""

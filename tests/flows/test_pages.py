@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 
-from flows.pages import gate_markdown, metric_rows
+from flows.pages import gate_markdown, group_rows, metric_rows, report_uri
 from semacdr.manifest import Manifest
-from semacdr.store import Artifact
+from semacdr.store import Artifact, Store
 
 
 def manifest(name: str, **details: object) -> Manifest:
@@ -51,3 +53,15 @@ def test_metrics_stand_beside_those_in_production():
 def test_metrics_without_production_stand_alone():
     (row,) = metric_rows(Evaluation(0.5, ("semacdr",)), None)
     assert row == {"domain": "macro", "model": "semacdr", "num_targets": 9, "hr_10": 0.5, "ndcg_10": 0.5, "mrr": 0.5}
+
+
+def test_groups_stand_in_rows_and_models_in_columns():
+    assert group_rows(Evaluation(0.5, ("semacdr", "popularity"))) == [
+        {"group": group, "num_targets": 9, "semacdr": 0.5, "popularity": 0.5} for group in ("all", "cold")
+    ]
+
+
+def test_report_is_found_by_a_browser(tmp_path: Path):
+    report = Artifact(manifest("report"), lambda: tmp_path)
+    uri = report_uri(Store(tmp_path / "a store"), report)
+    assert uri == f"{tmp_path.as_uri()}/a%20store/three-domains/report/2026.11.24/report.html"

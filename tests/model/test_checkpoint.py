@@ -37,14 +37,12 @@ def test_checkpoint_round_trip_scores_alike(toy_checkpoint: Path, toy_artifacts:
     queries = queries_of_targets(events, Part.TEST)
     assert torch.equal(loaded.items.vector_RD, again.items.vector_RD)
     assert torch.equal(loaded.items.vector_RD, encode_all_items(loaded.model).vector_RD)
-    assert torch.equal(
-        loaded.user_states(events, queries).vector_QD, again.user_states(events, queries, batch_size=512).vector_QD
-    )
+    assert torch.equal(loaded.user_states(events, queries).vector_QD, again.user_states(events, queries).vector_QD)
     chosen = np.flatnonzero(queries.domain == 1)
     assert torch.equal(loaded.scorer(events, queries)(chosen, 1), again.scorer(events, queries)(chosen, 1))
 
 
-def test_scorer_takes_its_score_apart_for_retrieval(toy_checkpoint: Path, toy_artifacts: dict[str, Path]):
+def test_final_score_is_made_of_the_columns(toy_checkpoint: Path, toy_artifacts: dict[str, Path]):
     loaded = load_checkpoint(toy_checkpoint)
     events = read_events(toy_artifacts["sequences"], loaded.vocabulary)
     queries = queries_of_targets(events, Part.TEST)
@@ -52,10 +50,6 @@ def test_scorer_takes_its_score_apart_for_retrieval(toy_checkpoint: Path, toy_ar
     columns = scorer.scores(chosen, 0)
     assert len(columns) == len(scorer.columns)
     torch.testing.assert_close(scorer.final(columns, chosen, 0), scorer(chosen, 0))
-    candidates = scorer.candidates(chosen, 0, per_column=2)
-    for column in columns:
-        assert candidates.gather(1, column.topk(2, dim=1).indices).all()
-    assert (candidates.sum(dim=1) <= 2 * len(columns)).all()
 
 
 @pytest.mark.parametrize("lost", ["gate.by_fact", "memory.item"])

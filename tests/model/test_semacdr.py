@@ -10,7 +10,15 @@ import torch
 from semacdr.errors import ConfigError
 from semacdr.model.checkpoint import encode_all_items, load_checkpoint, user_states
 from semacdr.model.config import ItemView, load_preset, preset_names
-from semacdr.model.histories import Events, Queries, events_of, queries_at, queries_of_targets, read_events
+from semacdr.model.histories import (
+    Events,
+    Queries,
+    events_of,
+    queries_at,
+    queries_of_targets,
+    query_batches,
+    read_events,
+)
 from semacdr.model.item_encoder import Catalogue
 from semacdr.model.semacdr import SemaCdrModel
 from semacdr.model.vocabulary import Vocabulary
@@ -93,9 +101,10 @@ def test_every_preset_scores_any_number_of_domains(preset: str, num_domains: int
     assert torch.isfinite(result).all()
 
 
+@pytest.mark.parametrize("query_time", [False, True])
 @pytest.mark.parametrize("change", ["later", "equal"])
-def test_score_does_not_see_events_at_or_after_its_own_time(change: str):
-    model, before = model_of(2), sequences_of(2)
+def test_score_does_not_see_events_at_or_after_its_own_time(change: str, query_time: bool):
+    model, before = model_of(2, query_time=query_time), sequences_of(2)
     events = events_of(before, vocabulary_of(2))
     queries = queries_of_targets(events, Part.TEST)
     for user in range(3):
@@ -136,9 +145,10 @@ def test_permuting_users_changes_nothing():
     torch.testing.assert_close(scores(model, shuffled, 2), scores(model, sequences, 2), rtol=0, atol=0)
 
 
-def test_training_read_out_equals_the_inference_read_out():
+@pytest.mark.parametrize("overrides", [{}, {"query_time": True}, {"backbone": "towers"}, {"position": "rope+time"}])
+def test_training_read_out_equals_the_inference_read_out(overrides: dict[str, object]):
     """One pass over a user's whole window gives each position what a query with its own history gets."""
-    model, sequences = model_of(2), sequences_of(2)
+    model, sequences = model_of(2, **overrides), sequences_of(2)
     events = events_of(sequences, vocabulary_of(2))
     windows = training_windows(events, max_length=20)
     queries = queries_of_targets(events, Part.TEST)
@@ -206,6 +216,25 @@ def test_query_time_changes_only_recency(toy_checkpoint: Path, toy_artifacts: di
     now, then = loaded.user_states(events, queries), loaded.user_states(events, later)
     assert torch.isfinite(then.vector_QD).all()
     assert not torch.equal(now.weight_Q3, then.weight_Q3)
+
+
+def test_timed_reading_equals_a_naive_loop_and_starts_as_identity():
+    model, sequences = model_of(2, query_time=True), sequences_of(2)
+    events = events_of(sequences, vocabulary_of(2))
+    ((_, batch),) = query_batches(events, queries_of_targets(events, Part.TEST), max_length=20, batch_size=100)
+    part, state, x = model.timed, torch.randn(len(batch.row_Q), 8), torch.randn(*batch.item_BL.shape, 8)
+    with torch.inference_mode():
+        found = part(state, x, batch)
+        for query, (row, last) in enumerate(zip(batch.row_Q.tolist(), batch.position_Q.tolist(), strict=True)):
+            expected = torch.zeros(8)
+            if last >= 0:
+                hours = (batch.time_Q[query] - batch.time_BL[row, : last + 1]) / 3_600
+                logit = part.key(x[row, : last + 1]) @ part.query(state[query]) / 8**0.5
+                share = (logit + part.age_bias[(1 + hours).log2().long()]).softmax(0)
+                expected = part.gate.tanh() * part.out(share @ x[row, : last + 1])
+            torch.testing.assert_close(found[query], expected, rtol=1e-4, atol=1e-5)
+        part.gate.zero_()
+        assert not part(state, x, batch).any()
 
 
 def test_cross_attention_starts_as_identity_and_then_counts():

@@ -126,3 +126,12 @@ def test_dropout_drops_its_share_keeps_the_mean_and_rests_in_evaluation():
     both = ((dropped == 0).flatten()[:-1] & (dropped == 0).flatten()[1:]).float().mean()
     assert both.item() == pytest.approx(0.09, abs=0.02)
     assert made.eval()(x) is x
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_of_asked_events_are_those_of_all(kind: dict[str, object]):
+    made, x = encoder(**kind), torch.randn(2, 6, 8)
+    asked = torch.tensor([[False, True, False, False, True, False], [True, False, False, False, False, False]])
+    for whole, part in zip(made(x, HISTORIES, BOTH), made(x, HISTORIES, BOTH, asked), strict=True):
+        torch.testing.assert_close(part[asked], whole[asked])
+        assert not torch.allclose(part[0, 2], whole[0, 2])

@@ -21,7 +21,9 @@ def inputs_of(artifacts: dict[str, Path], part: str = Part.TRAIN, **overrides: o
     items = pl.read_parquet(artifacts["items"] / "items.parquet")
     vocabulary = Vocabulary.of_items(items)
     return FitInputs(
-        config=load_preset("semacdr", {"dim": 8, "num_blocks": 1, "batch_users": 16, **overrides}),
+        config=load_preset(
+            str(overrides.pop("preset", "semacdr")), {"dim": 8, "num_blocks": 1, "batch_users": 16, **overrides}
+        ),
         vocabulary=vocabulary,
         text=read_text_vectors(artifacts["embeddings"], vocabulary),
         titles=items.select("domain", "item_id", "title"),

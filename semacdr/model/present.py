@@ -1,0 +1,105 @@
+"""What the experts remember of events, as of one moment after all of them: what serving needs of the newest log.
+
+A checkpoint's own memory keeps every event with its time, for queries at any time. Serving asks at one time, so sums
+are enough: they are made from ``sequences`` some users at a time, and grow with the pairs of items that follow each
+other, not with users.
+"""
+
+# Shapes: R items and the padding, H half-lives of popularity.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from scipy import sparse
+
+from semacdr.errors import DataError
+from semacdr.model.experts import (
+    HALF_LIVES_DAYS,
+    SECONDS_PER_DAY,
+    SMALLEST,
+    TRANSITION_HALF_LIFE_DAYS,
+    FloatArray,
+    near_pairs,
+)
+from semacdr.model.histories import Events, IntArray, events_of
+from semacdr.model.vocabulary import Vocabulary
+from semacdr.tables import table_files
+
+_USERS = 20_000
+"""Read at a time."""
+
+
+@dataclass(frozen=True)
+class Present:
+    """Popularity, transitions and support after the last event."""
+
+    last_s: int
+    """Time of the last event; what is asked lies after it."""
+    support_R: IntArray
+    """Events of each item, by ``item_index``."""
+    popularity_HR: FloatArray
+    """Log of the faded share of each item in its domain, per half-life."""
+    following: sparse.csr_matrix
+    """How much of each item (column) followed each item (row), faded to ``last_s``."""
+    total_R: FloatArray
+    """Its sums of rows."""
+
+    @classmethod
+    def of(cls, parts: Iterable[Events], last_s: int, bounds: tuple[tuple[int, int], ...]) -> Present:
+        """Sum up the events of some users after the other.
+
+        Args:
+            parts: no user's events lie in two of them.
+            last_s: time of the last event.
+            bounds: of the domains' items.
+        """
+        num_rows = bounds[-1][1]
+        support_R, faded_HR = np.zeros(num_rows, np.int64), np.zeros((len(HALF_LIVES_DAYS), num_rows))
+        following = sparse.csr_matrix((num_rows, num_rows), dtype=np.float64)
+        for events in parts:
+            support_R += np.bincount(events.item, minlength=num_rows)
+            age_days = (last_s + 1 - events.time_s) / SECONDS_PER_DAY
+            for row, half_life in enumerate(HALF_LIVES_DAYS):
+                faded_HR[row] += np.bincount(events.item, 0.5 ** (age_days / half_life), minlength=num_rows)
+            source, taken, weight = near_pairs(events.offsets, events.time_s)
+            faded = weight * 0.5 ** ((last_s - events.time_s[taken]) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
+            places = (events.item[source], events.item[taken])
+            following += sparse.csr_matrix((faded, places), shape=following.shape)
+        popularity_HR = np.zeros_like(faded_HR)
+        for start, stop in bounds:
+            share = faded_HR[:, start:stop] / faded_HR[:, start:stop].sum(axis=1, keepdims=True).clip(min=1e-300)
+            popularity_HR[:, start:stop] = np.log(share + SMALLEST)
+        return cls(
+            last_s=last_s,
+            support_R=support_R,
+            popularity_HR=popularity_HR.astype(np.float32),
+            following=following.astype(np.float32),
+            total_R=np.asarray(following.sum(axis=1)).ravel().astype(np.float32),
+        )
+
+
+def read_present(sequences: Path, vocabulary: Vocabulary) -> Present:
+    """Sum up all events of a ``sequences`` artifact.
+
+    Raises:
+        DataError: it has no rows, or an item that the vocabulary does not hold.
+    """
+    files = table_files(sequences, "sequences")
+    times = pl.scan_parquet(files, hive_partitioning=False).select(pl.col("timestamps_s").list.max().max())
+    last_s = times.collect().item() if files else None
+    if last_s is None:
+        raise DataError("sequences: no user has a sequence", found=sequences, do="check ingest")
+    return Present.of(_parts(files, vocabulary), int(last_s), vocabulary.bounds)
+
+
+def _parts(files: list[Path], vocabulary: Vocabulary) -> Iterator[Events]:
+    for file in files:
+        scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        for start in range(0, pq.read_metadata(file).num_rows, _USERS):
+            yield events_of(scan.slice(start, _USERS).collect(), vocabulary)

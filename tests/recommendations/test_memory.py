@@ -1,0 +1,105 @@
+"""What serving remembers is the log of today, not that of the day of training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from semacdr.dataset import Recommendations
+from semacdr.errors import DataError
+from semacdr.model.gate import NUM_BUCKETS
+from semacdr.model.histories import queries_at, read_events
+from semacdr.model.scorer import Scoring
+from semacdr.recommendations import Recommender
+from semacdr.recommendations.serving import open_serving
+from tests.recommendations.conftest import make, rows
+
+
+@pytest.fixture(scope="module")
+def later(artifacts: dict[str, Path], batch: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sequences of the next day, in which 40 new users have taken one film that was on few lists."""
+    sequences = pl.read_parquet(artifacts["sequences"] / "sequences.parquet")
+    day_s = rows(batch)["as_of_s"][0] + 86_400
+    new = pl.DataFrame(
+        {
+            "user_id": [f"v{number:02d}" for number in range(40)],
+            "domains": [["films"]] * 40,
+            "item_ids": [[FILM]] * 40,
+            "timestamps_s": [[day_s]] * 40,
+            "parts": [["test"]] * 40,
+            "is_target": [[False]] * 40,
+        },
+        schema=sequences.schema,
+    )
+    folder = tmp_path_factory.mktemp("later")
+    pl.concat([sequences, new]).write_parquet(folder / "sequences.parquet")
+    return folder
+
+
+FILM = "f003"
+
+
+def test_new_events_move_popularity_without_a_new_checkpoint(
+    artifacts: dict[str, Path], batch: dict[str, Path], later: Path, tmp_path: Path
+):
+    made = make(artifacts | {"sequences": later}, tmp_path, Recommendations(top_k=10))
+    before, after = (table.filter(domain="films", item_id=FILM) for table in (rows(batch), rows(made)))
+    old_users = after.filter(pl.col("user_id").str.starts_with("u"))
+    assert old_users.height > before.height
+    assert before.filter(pl.col("decided_by") == "popularity_7").is_empty()
+    assert (old_users["decided_by"] == "popularity_7").any()
+
+
+def test_recommender_remembers_what_the_batch_does(artifacts: dict[str, Path], later: Path, tmp_path: Path):
+    config = Recommendations(top_k=10)
+    inputs = artifacts | {"sequences": later}
+    published = rows(make(inputs, tmp_path, config)).filter(domain="films")
+    recommender = Recommender(open_serving(config, inputs), config, published["as_of_s"][0])
+    sequences = pl.read_parquet(later / "sequences.parquet").filter(pl.col("user_id").is_in(["u000", "u007", "v03"]))
+    columns = ("domains", "item_ids", "timestamps_s")
+    histories = [list(zip(*row, strict=True)) for row in sequences.select(columns).rows()]
+    assert len(histories) >= 2
+    for user, found in zip(sequences["user_id"], recommender.recommend(histories, "films"), strict=True):
+        assert [line.item_id for line in found] == published.filter(user_id=user)["item_id"].to_list()
+
+
+def test_what_decides_is_what_lifts_an_item_most_above_its_like(artifacts: dict[str, Path], batch: dict[str, Path]):
+    """By hand, from every column's scores of all items, made by the scorer that keeps every event."""
+    lister = open_serving(Recommendations(), artifacts).lister
+    model, domain = lister.model, 1
+    events = read_events(artifacts["sequences"], model.vocabulary)
+    assert model.scoring is not None
+    memory = replace(model.scoring.memory, offsets=events.offsets, item=events.item, time_s=events.time_s)
+    scoring = Scoring.of(model.scoring.experts, memory, model.scoring.gate)
+    user = np.arange(12)
+    queries = queries_at(events, user, np.full_like(user, domain), np.full_like(user, memory.last_s + 1))
+    scorer = replace(model, scoring=scoring).scorer(events, queries)
+    with torch.inference_mode():
+        score_XQI = scorer.scores(user, domain)
+        (start, stop), facts = model.vocabulary.bounds[domain], lister.scorer.facts(events, queries)
+        bucket = torch.from_numpy(scoring.bucket[start:stop])
+        weight = scoring.gate.weights(facts).T[:, :, None] + scoring.gate.by_support[:, None, bucket]
+    lift_XQI = torch.zeros_like(score_XQI)
+    for one in range(NUM_BUCKETS):
+        if (like := bucket == one).any():
+            lift_XQI[:, :, like] = score_XQI[:, :, like] - score_XQI[:, :, like].mean(dim=2, keepdim=True)
+    top = (weight * lift_XQI).topk(2, dim=0)
+    checked = 0
+    for row in rows(batch).filter(pl.col("user_id").is_in(events.user_ids[:12]), domain="films").iter_rows(named=True):
+        query = events.user_ids.to_list().index(row["user_id"])
+        item = model.vocabulary.encode(pl.DataFrame([row], schema=["domain", "item_id"]), "rows")[0] - start
+        if top.values[0, query, item] - top.values[1, query, item] > 1e-3:
+            assert row["decided_by"] == scorer.columns[top.indices[0, query, item]]
+            checked += 1
+    assert checked > 60
+
+
+def test_sequences_without_users_are_refused(artifacts: dict[str, Path], tmp_path: Path):
+    pl.read_parquet(artifacts["sequences"] / "sequences.parquet").clear().write_parquet(tmp_path / "sequences.parquet")
+    with pytest.raises(DataError, match="no user has a sequence"):
+        open_serving(Recommendations(), artifacts | {"sequences": tmp_path})
