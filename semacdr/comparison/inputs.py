@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from semacdr import embeddings, sequences
+from semacdr.comparison.own_words import own_words
 from semacdr.comparison.rows import Row, Source, Texts
 from semacdr.comparison.sources import alone
 from semacdr.dataset import Protocol, Split
@@ -53,8 +54,9 @@ def prepare(context: Context, inputs: Mapping[str, Artifact], row: Row, protocol
         alone(pl.read_parquet(file)).write_parquet(file)
     if "embeddings" in folders:
         vectors = folders["embeddings"]
-        if row.texts is Texts.OWN_WORDS:
-            vectors = _own_words(context, folders, _fresh(folder / "own-words"))
+        if row.texts in {Texts.OWN_WORDS, Texts.MASKED}:
+            texts = own_words(folders["items"], masked=row.texts is Texts.MASKED)
+            vectors = _embedded(context, texts, folders["sequences"], _fresh(folder / row.texts))
         if row.texts is Texts.RANDOM:
             vectors = _random(vectors, _fresh(folder / "random"))
         folders["embeddings"] = _fresh(folder / "embeddings")
@@ -68,22 +70,18 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _own_words(context: Context, folders: Mapping[str, Path], output: Path) -> Path:
-    """Embed each item's own text in place of both of its views."""
-    items = pl.concat(
-        pl.read_parquet(file, columns=["domain", "item_id", "text"], hive_partitioning=False)
-        for file in table_files(folders["items"], "items")
-    ).filter(pl.col("text").is_not_null())
+def _embedded(context: Context, texts: pl.DataFrame, sequences_folder: Path, output: Path) -> Path:
+    """Embed each item's text (domain, item_id, text) as both of its views."""
     views = pl.DataFrame(
         {"view": [view.value for view in View]}, schema={"view": pl.Enum([view.value for view in View])}
     )
-    texts = items.join(views, how="cross").with_columns(source=pl.lit("fallback")).sort("domain", "item_id", "view")
+    texts = texts.join(views, how="cross").with_columns(source=pl.lit("fallback")).sort("domain", "item_id", "view")
     texts.write_parquet(output / "semantics.parquet")
     embeddings.embed(
         context.dataset.embeddings,
         context.settings.encoder,
         output,
-        folders["sequences"],
+        sequences_folder,
         context.store.vectors,
         output,
         context.progress,

@@ -30,6 +30,8 @@ class Texts(StrEnum):
     GIVEN = "given"
     OWN_WORDS = "own-words"
     """The item's own text in both views: no writer."""
+    MASKED = "masked"
+    """The same without brand and categories, and without their words anywhere."""
     RANDOM = "random"
     """Random vectors of the same mean and covariance, one per item and view."""
 
@@ -83,13 +85,18 @@ SWITCHES: Mapping[str, Switch] = {
     "no-log-q": Switch({"log_q": False}),
     "popular-negatives": Switch({"negatives_from": "popularity"}),
     "batch-negatives": Switch({"negatives_from": "batch"}),
+    "neighbour-negatives": Switch({"negatives_from": "neighbours"}),
     "no-whitening": Switch({"whitening": "none"}),
+    "zscore": Switch({"whitening": "zscore"}),
+    "zca": Switch({"whitening": "zca"}),
     "no-centring": Switch({"centring": 0.0}),
     "alone": Switch(source=Source.ALONE),
     "source-off": Switch(source=Source.OFF),
     "source-shuffled": Switch(source=Source.SHUFFLED),
     "source-unrelated": Switch(source=Source.UNRELATED),
     "own-words": Switch(texts=Texts.OWN_WORDS),
+    "raw-only": Switch({"views": ["specific"]}, texts=Texts.OWN_WORDS),
+    "masked": Switch(texts=Texts.MASKED),
     "random-texts": Switch(texts=Texts.RANDOM),
 }
 

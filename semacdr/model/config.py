@@ -51,8 +51,9 @@ class ModelConfig(Frozen):
     item_fusion: Literal["gate", "mean", "sum", "concat"] = "gate"
     """How the views become one vector: a learned gate that knows the item's support, their mean, their sum, or a
     linear map of them side by side."""
-    whitening: Literal["pca", "none"] = "pca"
-    """Text vectors whitened on the items that training may see, or as the encoder gave them."""
+    whitening: Literal["pca", "zca", "zscore", "none"] = "pca"
+    """Text vectors whitened on the items that training may see, the same turned back to the encoder's directions, each
+    number scaled to mean 0 and variance 1 over those items, or as the encoder gave them."""
     centring: float = Field(default=1.0, ge=0, le=1)
     """Share of a domain's own mean that is taken out of the agnostic view, so that it tells domains apart less."""
     adapter_rank: int = Field(default=8, ge=0)
@@ -102,8 +103,9 @@ class ModelConfig(Frozen):
     negatives: int = Field(default=1024, ge=1)
     """Uniform negatives of a domain and step, shared by its positions (BCE draws its one from them); a smaller domain
     gives all its items."""
-    negatives_from: Literal["uniform", "popularity", "batch"] = "uniform"
-    """Drawn alike, by their events (to the power .75), or the targets of the step's other positions."""
+    negatives_from: Literal["uniform", "popularity", "batch", "neighbours"] = "uniform"
+    """Drawn alike, by their events (to the power .75), the targets of the step's other positions, or a share of them
+    from those nearest to the step's targets by the epoch's first item vectors, near-duplicates left out."""
     log_q: bool = True
     """Sampled negatives count for all that they stand for."""
     gbce_calibration: float = Field(default=0.75, ge=0, le=1)

@@ -112,6 +112,7 @@ def _texts(trained_on: Path, now: Path, vocabulary: Vocabulary, place_R: IntArra
             whitened_I1K=torch.where(is_known[:, None], before[view].whitened_I1K, after[view].whitened_I1K),
             present_I1=torch.where(is_known, before[view].present_I1, after[view].present_I1),
             raw_I1E=torch.where(is_known[:, None], before[view].raw_I1E, after[view].raw_I1E),
+            directions_EK=before[view].directions_EK,
         )
         for view in View
     }
@@ -134,7 +135,7 @@ def _model(
     for view in TEXT_VIEWS:
         if view in model.config.views:
             vectors = text[View(view)]
-            values = vectors.whitened_I1K if model.config.whitening == "pca" else vectors.raw_I1E
+            values = vectors.for_model(model.config, support_I1)
             share = model.config.centring if view is ItemView.AGNOSTIC else 0.0
             shifted, present = centred((values, vectors.present_I1), domain_I1, support_I1, share)
             views[view] = moved(old[f"items.{view}_text"], shifted), moved(old[f"items.{view}_present"], present)

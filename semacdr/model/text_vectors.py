@@ -1,6 +1,6 @@
 """The frozen text vectors of all items, read from an ``embeddings`` artifact and placed by ``item_index``."""
 
-# Shape suffixes: I1 items and the padding, K whitened width, E encoder width.
+# Shape suffixes: I1 items and the padding, V items that training may see, K whitened width, E encoder width.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 
 from semacdr.errors import DataError, StoreError
+from semacdr.model.config import ModelConfig
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View, table_files
 
 WHITENING_FILE = "whitening.safetensors"
+ZSCORE_FLOOR = 1e-3
+"""Smallest variance that is divided by, as a share of the mean one (the floor of PCA whitening: research 5.1)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,38 @@ class TextVectors:
     whitened_I1K: Float[Tensor, "items1 whitened"]
     present_I1: Bool[Tensor, " items1"]
     raw_I1E: Float[Tensor, "items1 encoder"]
-    """As the encoder gave them, for telling near-duplicates; not part of a checkpoint."""
+    """As the encoder gave them; not part of a checkpoint."""
+    directions_EK: Float[Tensor, "encoder whitened"] | None = None
+    """Unit vectors that the whitened numbers are measured along; None: the encoder's own."""
+
+    def for_model(self, config: ModelConfig, support_I1: Int[Tensor, " items1"]) -> Float[Tensor, "items1 text"]:
+        """Return the vectors as ``config.whitening`` wants them; rows of items without a text are zero.
+
+        Args:
+            config: of the model.
+            support_I1: events of each item that its fit may see; what has none is in no statistic.
+        """
+        match config.whitening:
+            case "none":
+                return self.raw_I1E
+            case "pca":
+                return self.whitened_I1K
+            case "zca":
+                return self.whitened_I1K if self.directions_EK is None else self.whitened_I1K @ self.directions_EK.T
+            case "zscore":
+                return _standardised(self.raw_I1E, self.present_I1 & (support_I1 > 0)) * self.present_I1[:, None]
+
+
+def _standardised(
+    raw_I1E: Float[Tensor, "items1 encoder"], visible_I1: Bool[Tensor, " items1"]
+) -> Float[Tensor, "items1 encoder"]:
+    visible_VE = raw_I1E[visible_I1].double()
+    if len(visible_VE) < 2:  # noqa: PLR2004 (a variance needs two)
+        return raw_I1E
+    variance_E, mean_E = torch.var_mean(visible_VE, dim=0)
+    # A number that is the same everywhere has no spread: rounding noise is not blown up to one.
+    scale_E = variance_E.clamp(min=max(ZSCORE_FLOOR * float(variance_E.mean()), 1e-12)).rsqrt()
+    return ((raw_I1E - mean_E.float()) * scale_E.float()).float()
 
 
 def read_text_vectors(
@@ -93,4 +127,9 @@ def _view(rows: pl.DataFrame, view: View, whitening: Mapping[str, np.ndarray], v
         raw_I1E[index] = torch.from_numpy(vectors)
         whitened_I1K[index] = torch.from_numpy(((vectors - mean) @ components).astype(np.float32))
         present_I1[index] = True
-    return TextVectors(whitened_I1K=whitened_I1K, present_I1=present_I1, raw_I1E=raw_I1E)
+    return TextVectors(
+        whitened_I1K=whitened_I1K,
+        present_I1=present_I1,
+        raw_I1E=raw_I1E,
+        directions_EK=torch.nn.functional.normalize(torch.from_numpy(components), dim=0),
+    )

@@ -56,8 +56,13 @@ class Batch:
     histories: HistoryBatch
     event: IntArray
     """The event that each query predicts."""
-    num_queries: int
-    """Of all processes together."""
+    step_event: IntArray
+    """The events that the step's queries predict, in all processes together."""
+
+    @property
+    def num_queries(self) -> int:
+        """Of all processes together."""
+        return len(self.step_event)
 
 
 def training_windows(events: Events, max_length: int, visibility: Visibility = Visibility.EARLIER_IN_TIME) -> Windows:
@@ -125,8 +130,8 @@ def epoch_batches(
         batches += [pooled[at : at + batch_users] for at in range(0, len(pooled), batch_users)]
     for which in rng.permutation(len(batches)):
         chosen = batches[which]
-        num_queries = int((windows.position_offsets[chosen + 1] - windows.position_offsets[chosen]).sum())
-        yield Batch(*_batch(events, windows, chosen[share.rank :: share.size]), num_queries)
+        _, position = ragged(windows.position_offsets[chosen], windows.position_offsets[chosen + 1])
+        yield Batch(*_batch(events, windows, chosen[share.rank :: share.size]), windows.event[position])
 
 
 def _batch(events: Events, windows: Windows, chosen: IntArray) -> tuple[HistoryBatch, IntArray]:

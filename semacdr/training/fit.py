@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semacdr.errors import DataError
+from semacdr.model.checkpoint import encode_all_items
 from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import Agreement, near_duplicates, uniformity
 from semacdr.model.histories import Events, HistoryBatch, Visibility
@@ -28,6 +29,7 @@ from semacdr.tables import View
 from semacdr.training.batches import ALONE, Batch, Share, epoch_batches, position_weights, training_windows
 from semacdr.training.compute import Compute
 from semacdr.training.negatives import Drawn, Negatives
+from semacdr.training.neighbours import neighbours
 
 CO_INTERACTION_DAYS = 30
 """Events of two domains that one user had within so many days are a pair (research 5.3, L_xd)."""
@@ -56,7 +58,7 @@ def catalogue_of(inputs: FitInputs) -> Catalogue:
     text = {}
     for view, share in shares.items():
         vectors = inputs.text[View(view)]
-        values = vectors.whitened_I1K if inputs.config.whitening == "pca" else vectors.raw_I1E
+        values = vectors.for_model(inputs.config, support_I1)
         text[view] = centred((values, vectors.present_I1), domain_I1, support_I1, share)
     return Catalogue(domain_I1=domain_I1, support_I1=support_I1, text=text, num_domains=len(inputs.vocabulary.domains))
 
@@ -138,8 +140,10 @@ class Fit:
         Raises:
             DataError: the loss is not finite any more.
         """
-        self.model.train()
         config = self.inputs.config
+        if config.negatives_from == "neighbours":
+            self._negatives.neighbours = self._neighbours()
+        self.model.train()
         return [
             self._step(batch)
             for batch in epoch_batches(self._events, self._windows, config.batch_users, self.rng, self.share)
@@ -149,7 +153,8 @@ class Fit:
         config = self.inputs.config
         event_Q = torch.from_numpy(batch.event)
         target_Q = torch.from_numpy(self._events.item)[event_Q]
-        negatives = list(self._negatives.draw(target_Q - 1))
+        step_target_Q = torch.from_numpy(self._events.item)[torch.from_numpy(batch.step_event)]
+        negatives = list(self._negatives.draw(step_target_Q - 1))
         with self.compute.precision():
             step = self._encode(batch.histories, target_Q, negatives)
             histories = replace(batch.histories, item_BL=step.row_of_V[batch.histories.item_BL])
@@ -181,6 +186,13 @@ class Fit:
             group["lr"] = rate
         self.optimiser.step()
         return StepFacts(self.steps, value, norm, rate)
+
+    def _neighbours(self) -> list[Int[Tensor, "items neighbours"]]:
+        """The neighbours of each domain's visible items, by the weights as they are."""
+        vector_VD = encode_all_items(self.model).vector_RD[self._visible_V.to(self.compute.device)]
+        raw_VE = self.inputs.text[View.SPECIFIC].raw_I1E[self._visible_V].to(self.compute.device)
+        cosine = self.inputs.config.duplicate_cosine
+        return [neighbours(vector_VD[start:stop], raw_VE[start:stop], cosine).cpu() for start, stop in self._bounds]
 
     def _everyones(self, loss: Tensor) -> float:
         if self.share.size > 1:

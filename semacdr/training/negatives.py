@@ -1,6 +1,6 @@
 """Which items stand against the targets of a step: drawn for each domain, shared by all of its positions."""
 
-# Shapes: V items with support, Q queries, K negatives.
+# Shapes: V items with support, Q queries of a step, T those of one domain, K negatives, N neighbours of an item.
 
 import math
 from collections.abc import Iterator
@@ -15,6 +15,8 @@ from semacdr.model.config import ModelConfig
 
 POPULARITY_POWER = 0.75
 """Mikolov et al. 2013 (word2vec), section 2.2."""
+NEIGHBOUR_SHARE = 0.15
+"""Of the negatives, where they come from neighbours (research 5.8: 10 to 20 %)."""
 
 
 class Drawn(NamedTuple):
@@ -50,15 +52,18 @@ class Negatives:
         weights = [support_V[start:stop].double() ** power for start, stop in bounds]
         self._share = [weight / weight.sum() for weight in weights]
         self._tries = [_tries(share, config.negatives) for share in self._share]
+        self.neighbours: list[Tensor] = []
+        """Of each domain's items, counted from its first (``neighbours.py``); set before an epoch that needs them."""
 
     def draw(self, target_Q: Int[Tensor, " queries"]) -> Iterator[Drawn]:
         """Yield each domain's negatives.
 
         Args:
-            target_Q: visible items, from 0; negatives from the batch are those among them.
+            target_Q: visible items, from 0, of all processes; negatives from the batch are those among them.
         """
         config = self.config
-        for (start, stop), share, tries in zip(self.bounds, self._share, self._tries, strict=True):
+        for domain, (start, stop) in enumerate(self.bounds):
+            share, tries = self._share[domain], self._tries[domain]
             size, count = stop - start, config.negatives
             if config.negatives_from == "batch":
                 own = target_Q[(target_Q >= start) & (target_Q < stop)]
@@ -69,9 +74,40 @@ class Negatives:
             elif config.negatives_from == "popularity":
                 place = torch.from_numpy(self.rng.choice(size, count, replace=False, p=share.numpy())).long()
                 yield Drawn(place + start, self._stands_for(share[place], tries))
+            elif config.negatives_from == "neighbours":
+                own = target_Q[(target_Q >= start) & (target_Q < stop)]
+                place, chance = self._near(own - start, self.neighbours[domain])
+                yield Drawn(place + start, (1 / chance).float() if config.log_q else 1.0)
             else:
                 place = torch.from_numpy(self.rng.choice(size, count, replace=False)).long()
                 yield Drawn(place + start, size / count if config.log_q else 1.0)
+
+    def _near(
+        self, target_T: Int[Tensor, " targets"], near_VN: Int[Tensor, "items neighbours"]
+    ) -> tuple[Int[Tensor, " negatives"], Float[Tensor, " negatives"]]:
+        """Draw from one domain, some from its targets' neighbours and the rest alike; return each one's chance, too.
+
+        A neighbour is drawn by drawing a target and then one of its own; a target without any gives none.
+        """
+        size = len(near_VN)
+        num_near = round(NEIGHBOUR_SHARE * self.config.negatives) if len(target_T) else 0
+        num_uniform = self.config.negatives - num_near
+        place_K = torch.from_numpy(self.rng.choice(size, num_uniform, replace=False))
+        if not num_near:
+            return place_K, torch.full((num_uniform,), num_uniform / size)
+        # As many random numbers whatever the table holds: processes stay in step.
+        which = torch.from_numpy(self.rng.integers(0, len(target_T), num_near))
+        rank = torch.from_numpy(self.rng.random(num_near))
+        near_TN = near_VN[target_T]
+        count_T = (near_TN >= 0).sum(dim=1)
+        which, rank = which[count_T[which] > 0], rank[count_T[which] > 0]
+        drawn = near_TN[which, (rank * count_T[which]).long()].long()
+        target, column = torch.nonzero(near_TN >= 0, as_tuple=True)
+        share_V = torch.zeros(size, dtype=torch.float64)
+        share_V.index_add_(0, near_TN[target, column].long(), 1 / (count_T[target].double() * len(target_T)))
+        place_K = torch.cat([place_K, drawn]).unique()
+        missed_K = (1 - num_uniform / size) * (1 - _chance(share_V[place_K], float(num_near)))
+        return place_K, 1 - missed_K
 
     def _stands_for(self, share_K: Tensor, tries: float) -> float | Tensor:
         return (1 / _chance(share_K, tries)).float() if self.config.log_q else 1.0

@@ -1,5 +1,6 @@
 """Rows on a real store: trained, ranked, published, compared."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from click.testing import CliRunner
 from semacdr.cli import main
 from semacdr.comparison import Predictions, Request, compare, demand_alike, evaluate_row, figures, find_row, per_target
 from semacdr.comparison import score as score_predictions
+from semacdr.comparison.inputs import MODEL_INPUTS, prepare
+from semacdr.comparison.own_words import masked_text
 from semacdr.comparison.rows import FLOORS, SWITCHES, Source
 from semacdr.comparison.transfer import transfer_report
 from semacdr.dataset import Protocol
@@ -20,7 +23,7 @@ from semacdr.model.config import load_preset, preset_names
 from semacdr.model.ranking import ndcg
 from semacdr.pipeline import Context
 from semacdr.store import Artifact
-from semacdr.tables import Candidates, FitOn
+from semacdr.tables import Candidates, FitOn, View, table_files
 
 GTS = Setting(Protocol.GTS, Candidates.FULL, FitOn.REFIT)
 LOO = Setting(Protocol.LOO, Candidates.FULL, FitOn.TRAIN)
@@ -134,6 +137,46 @@ def test_own_words_and_random_texts_train_on_other_vectors(context: Context):
     given, drawn = evaluated(context, "semacdr"), evaluated(context, "semacdr:random-texts")
     ranks = [one.scan("evaluation_ranks").collect()["rank"].to_list() for one in (given, drawn)]
     assert ranks[0] != ranks[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            ("Acme Green Tea, 20 bags", "ACME", "Grocery > Tea", "Teapots love green tea."),
+            "Green , 20 bags. Teapots love green .",
+        ),
+        (("Müller's café au lait", "Müller's", None, None), "café au lait"),
+        (("Tea", None, "Grocery > Tea", None), None),
+        (("green_tea", None, "Tea", None), "green_"),
+        ((None, "Acme", "Tea", None), None),
+        ((None, None, None, "Nothing to hide"), "Nothing to hide"),
+    ],
+)
+def test_masked_text_has_no_word_of_brand_or_category(fields: tuple[str | None, ...], expected: str | None):
+    assert masked_text(*fields) == expected
+
+
+def test_own_words_and_masked_words_are_embedded_as_both_views(context: Context, tmp_path: Path):
+    inputs = {name: context.store.get("toy", name) for name in MODEL_INPUTS}
+    items = Path(shutil.copytree(inputs["items"].path, tmp_path / "items"))
+    file = table_files(items, "items")[0]
+    taste = pl.col("title").str.extract(r"(\d+)$")
+    pl.read_parquet(file).with_columns(categories=pl.format("Things > {}", taste)).write_parquet(file)
+    found = {}
+    for name in ("own-words", "masked"):
+        changed = {**inputs, "items": replace(inputs["items"], fetch=lambda: items)}
+        row = find_row(f"semacdr:{name}")
+        folders = prepare(context, changed, row, Protocol.GTS, tmp_path / name).folders
+        found[name] = pl.read_parquet(folders["embeddings"] / "embeddings.parquet")
+    own, masked = found["own-words"], found["masked"]
+    assert own.height == masked.height == 2 * pl.read_parquet(file)["text"].count()
+    for table in found.values():
+        one, other = (table.filter(pl.col("view") == view)["vector"].to_numpy() for view in View)
+        assert (one == other).all()
+    # A taste's number is its category: without it all texts read "a thing of taste".
+    assert own["vector"].n_unique() == 4
+    assert masked["vector"].n_unique() == 1
 
 
 def test_predictions_from_elsewhere_are_scored_alike(context: Context, tmp_path: Path):

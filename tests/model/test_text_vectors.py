@@ -1,14 +1,18 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from semacdr.errors import DataError, StoreError
-from semacdr.model.text_vectors import read_text_vectors
+from semacdr.model.config import load_preset
+from semacdr.model.histories import read_events
+from semacdr.model.text_vectors import TextVectors, read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import View
+from semacdr.tables import Part, View
 
 
 @pytest.fixture
@@ -71,3 +75,52 @@ def test_text_vectors_without_a_table_are_refused(folder: Path, vocabulary: Voca
     (folder / "embeddings.parquet").unlink()
     with pytest.raises(DataError, match="no file"):
         read_text_vectors(folder, vocabulary)
+
+
+def for_model(vectors: TextVectors, whitening: str, support: torch.Tensor) -> torch.Tensor:
+    return vectors.for_model(load_preset("semacdr", {"whitening": whitening}), support)
+
+
+@pytest.fixture
+def support(toy_artifacts: dict[str, Path], vocabulary: Vocabulary) -> torch.Tensor:
+    events = read_events(toy_artifacts["sequences"], vocabulary).up_to(Part.TRAIN)
+    return torch.from_numpy(events.support(vocabulary.num_items))
+
+
+def test_zca_is_the_inverse_root_of_the_covariance(folder: Path, vocabulary: Vocabulary, support: torch.Tensor):
+    vectors = read_text_vectors(folder, vocabulary)[View.SPECIFIC]
+    seen = vectors.raw_I1E[vectors.present_I1 & (support > 0)].double().numpy()
+    variance, direction = np.linalg.eigh(np.cov(seen.T, bias=True))
+    kept = vectors.whitened_I1K.shape[1]
+    root = (direction[:, -kept:] / np.sqrt(variance[-kept:])) @ direction[:, -kept:].T
+    expected = (vectors.raw_I1E.double().numpy() - seen.mean(axis=0)) @ root
+    expected[~vectors.present_I1.numpy()] = 0
+    found = for_model(vectors, "zca", support)
+    assert found.shape == vectors.raw_I1E.shape
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_zscore_is_over_items_that_training_sees(folder: Path, vocabulary: Vocabulary, support: torch.Tensor):
+    vectors = read_text_vectors(folder, vocabulary)[View.AGNOSTIC]
+    seen = vectors.present_I1 & (support > 0)
+    unseen = vectors.present_I1 & (support == 0)
+    assert unseen.any()
+    found = for_model(vectors, "zscore", support)
+    torch.testing.assert_close(found[seen].mean(dim=0), torch.zeros(found.shape[1]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[seen].std(dim=0), torch.ones(found.shape[1]))
+    assert (found[~vectors.present_I1] == 0).all()
+    vectors.raw_I1E[unseen] += 5
+    torch.testing.assert_close(for_model(vectors, "zscore", support)[seen], found[seen], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_seen", [0, 1, 3])
+def test_zscore_without_spread_stays_finite(num_seen: int):
+    raw = torch.full((4, 2), 0.3)
+    vectors = TextVectors(raw, torch.ones(4, dtype=torch.bool), raw)
+    assert for_model(vectors, "zscore", (torch.arange(4) < num_seen).long()).abs().max() < 1
+
+
+def test_no_whitening_is_what_the_encoder_gave(folder: Path, vocabulary: Vocabulary, support: torch.Tensor):
+    vectors = read_text_vectors(folder, vocabulary)[View.AGNOSTIC]
+    assert for_model(vectors, "none", support) is vectors.raw_I1E
+    assert for_model(vectors, "pca", support) is vectors.whitened_I1K

@@ -8,11 +8,14 @@ import polars as pl
 import pytest
 import torch
 
+from semacdr.dataset import Split, Training
 from semacdr.errors import DataError
 from semacdr.model.checkpoint import load_checkpoint
 from semacdr.model.growth import grow
 from semacdr.model.histories import queries_at, read_events
-from tests.recommendations.conftest import NEW
+from semacdr.progress import Progress
+from semacdr.training import Run, train
+from tests.recommendations.conftest import NEW, OVERRIDES
 
 
 def titles_of(artifacts: dict[str, Path]) -> pl.DataFrame:
@@ -38,9 +41,16 @@ def test_grown_model_knows_the_new_items_and_scores_the_old_ones_alike(artifacts
         assert torch.isfinite(new).all()
 
 
-def test_twin_of_an_item_scores_as_the_item_would_without_its_past(artifacts: dict[str, Path]):
+@pytest.mark.parametrize("whitening", ["pca", "zca", "zscore", "none"])
+def test_twin_of_an_item_scores_as_the_item_would_without_its_past(
+    trained: dict[str, Path], artifacts: dict[str, Path], tmp_path: Path, whitening: str
+):
     """A new item's text is whitened and centred as the checkpoint's: a twin's text vector is the item's own."""
-    grown = grow(load_checkpoint(artifacts["checkpoint"]), titles_of(artifacts), artifacts).model
+    checkpoint = artifacts["checkpoint"]
+    if whitening != "pca":
+        checkpoint, overrides = tmp_path, {**OVERRIDES, "max_epochs": 1, "experts": [], "whitening": whitening}
+        train(Training(overrides=overrides), Split(max_length=20), trained, checkpoint, Run(1), Progress())
+    grown = grow(load_checkpoint(checkpoint), titles_of(artifacts), artifacts).model
     embeddings = pl.read_parquet(artifacts["embeddings"] / "embeddings.parquet").filter(view="agnostic")
     twin = embeddings.filter(item_id=NEW["books"])["vector"].to_numpy()
     alike = (embeddings["vector"].to_numpy() == twin).all(axis=1)

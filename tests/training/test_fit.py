@@ -13,7 +13,8 @@ from semacdr.model.text_vectors import TextVectors, read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import Part, View
 from semacdr.training.fit import Fit, FitInputs, catalogue_of
-from semacdr.training.negatives import Negatives
+from semacdr.training.negatives import NEIGHBOUR_SHARE, Negatives
+from semacdr.training.neighbours import RANKS, neighbours
 
 
 def inputs_of(artifacts: dict[str, Path], part: str = Part.TRAIN, **overrides: object) -> FitInputs:
@@ -81,6 +82,8 @@ def test_loss_that_is_not_finite_stops_the_fit(toy_artifacts: dict[str, Path]):
         {"negatives_from": "batch", "log_q": False},
         {"adapter_mixture": True},
         {"sequence_fusion": "target"},
+        {"whitening": "zca"},
+        {"whitening": "zscore"},
     ],
 )
 def test_switches_train(toy_artifacts: dict[str, Path], change: dict[str, object]):
@@ -89,7 +92,7 @@ def test_switches_train(toy_artifacts: dict[str, Path], change: dict[str, object
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("source", ["uniform", "popularity", "batch"])
+@pytest.mark.parametrize("source", ["uniform", "popularity", "batch", "neighbours"])
 def test_negatives_with_log_q_estimate_the_whole_catalogue(source: str):
     torch.manual_seed(0)
     num_items, num_positions = 300, 200
@@ -97,6 +100,7 @@ def test_negatives_with_log_q_estimate_the_whole_catalogue(source: str):
     support = torch.arange(1, num_items + 1)
     negatives = Negatives(config, [(0, num_items)], support, np.random.default_rng(0))
     state, items = torch.randn(1, 4) / 2, torch.randn(num_items, 4)
+    negatives.neighbours = [neighbours(items, torch.randn(num_items, 8), duplicate_cosine=0.5)]
     whole = (items @ state[0]).logsumexp(dim=0)
     sums = []
     for _ in range(400):
@@ -105,6 +109,59 @@ def test_negatives_with_log_q_estimate_the_whole_catalogue(source: str):
         score = items[drawn.item_K] @ state[0] + torch.as_tensor(drawn.stands_for).log()
         sums.append(score.exp().sum())
     assert torch.stack(sums).mean().log().item() == pytest.approx(whole.item(), abs=0.03)
+
+
+def test_neighbours_are_those_of_a_naive_search():
+    torch.manual_seed(0)
+    vectors, texts = torch.randn(230, 3), torch.randn(230, 2)
+    texts[::7] = 0
+    found = neighbours(vectors, texts, duplicate_cosine=0.8)
+    unit, text = vectors / vectors.norm(dim=1, keepdim=True), texts / texts.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    for item, row in enumerate(found.tolist()):
+        others = sorted((other for other in range(230) if other != item), key=lambda o: -float(unit[item] @ unit[o]))
+        ranked = others[RANKS[0] - 1 : RANKS[1]]
+        assert {other for other in row if other >= 0} == {o for o in ranked if text[item] @ text[o] <= 0.8}
+        assert row == sorted(row, reverse=True)
+    assert (found == -1).any()
+
+
+@pytest.mark.parametrize(("num_items", "kept"), [(1, 0), (20, 0), (25, 5), (400, 181)])
+def test_neighbours_of_a_small_domain_are_fewer(num_items: int, kept: int):
+    assert neighbours(torch.randn(num_items, 3), torch.zeros(num_items, 2), 0.9).shape == (num_items, kept)
+
+
+def test_neighbour_negatives_lean_to_the_targets():
+    """A share comes from the targets' neighbours, the rest from anywhere; without targets, all."""
+    config = load_preset("semacdr", {"negatives": 100, "negatives_from": "neighbours"})
+    negatives = Negatives(config, [(0, 10), (10, 1010)], torch.ones(1010).long(), np.random.default_rng(0))
+    table = torch.full((1000, 4), -1, dtype=torch.int32)
+    table[3] = torch.tensor([900, 700, 500, -1])
+    negatives.neighbours = [torch.empty(10, 0, dtype=torch.int32), table]
+    hits = 0
+    for _ in range(20):
+        small, drawn = negatives.draw(torch.tensor([2, 13, 14]))
+        assert small.item_K.tolist() == list(range(10))
+        near = torch.isin(drawn.item_K, torch.tensor([910, 710, 510]))
+        hits += int(near.sum())
+        # Target 3 (item 13) is one of two, so each of its three is a sixth of the neighbours drawn.
+        tries = round(NEIGHBOUR_SHARE * 100)
+        missed = (1 - (100 - tries) / 1000) * (1 - 1 / 6) ** tries
+        expected = torch.where(near, 1 / (1 - missed), 1000 / (100 - tries))
+        torch.testing.assert_close(torch.as_tensor(drawn.stands_for), expected.float())
+    assert hits > 50
+    _, drawn = negatives.draw(torch.tensor([2]))
+    assert len(drawn.item_K.unique()) == 100
+
+
+def test_fit_with_neighbour_negatives_learns_and_finds_them_anew_in_each_epoch(wide_artifacts: dict[str, Path]):
+    change = {"negatives_from": "neighbours", "negatives": 30, "dropout": 0.0, "id_dropout": 0.0}
+    fit = Fit(inputs_of(wide_artifacts, **change), seed=0)
+    losses = [fmean(step.loss for step in fit.epoch())]
+    first = fit._negatives.neighbours
+    assert all((table >= 0).any() for table in first)
+    losses += [fmean(step.loss for step in fit.epoch()) for _ in range(7)]
+    assert losses[-1] < losses[0]
+    assert not all(torch.equal(one, other) for one, other in zip(first, fit._negatives.neighbours, strict=True))
 
 
 OTHER_PRESETS = [pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name != "semacdr"]

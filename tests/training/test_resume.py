@@ -50,9 +50,11 @@ def test_training_killed_in_a_fit_goes_on_to_the_same_weights(toy_artifacts: dic
     load_checkpoint(tmp_path / "again")
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_fit_cut_after_any_epoch_goes_on_as_if_it_was_not(toy_artifacts: dict[str, Path], tmp_path: Path, stop: int):
-    inputs = inputs_of(toy_artifacts)
+@pytest.mark.parametrize(("stop", "source"), [(1, "uniform"), (2, "uniform"), (3, "uniform"), (2, "neighbours")])
+def test_fit_cut_after_any_epoch_goes_on_as_if_it_was_not(
+    wide_artifacts: dict[str, Path], tmp_path: Path, stop: int, source: str
+):
+    inputs = inputs_of(wide_artifacts, negatives_from=source, negatives=30)
     scores = {1: 0.1, 2: 0.3, 3: 0.2, 4: 0.25}
 
     def run(max_epochs: int, snapshot: Path | None) -> tuple[dict[str, torch.Tensor], object]:
