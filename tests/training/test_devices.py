@@ -19,6 +19,7 @@ CHANGES = [
     {"loss": "bce"},
     {"negatives_from": "popularity", "negatives": 4},
     {"negatives_from": "batch"},
+    {"negatives_from": "neighbours", "negatives": 8},
     {"position": "rope+time", "block": "ligr", "domain_price": True},
     {"position": "learned"},
     {"query_time": True},
