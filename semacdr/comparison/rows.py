@@ -57,6 +57,7 @@ SWITCHES: Mapping[str, Switch] = {
     "no-view-alignment": Switch({"alignment_weight": 0.0}),
     "no-uniformity": Switch({"uniformity_weight": 0.0}),
     "no-user-alignment": Switch({"user_alignment_weight": 0.0}),
+    "profile": Switch({"profile_weight": 0.05}),
     "no-domain-alignment": Switch({"domain_alignment_weight": 0.0}),
     "item-mean": Switch({"item_fusion": "mean"}),
     "item-sum": Switch({"item_fusion": "sum"}),

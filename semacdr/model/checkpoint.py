@@ -97,21 +97,22 @@ class LoadedModel:
         )
 
 
+_STATES = ("vector_QD", "source_QD", "target_QD", "mixed_QD")
+
+
 def user_states(
     model: SemaCdrModel, items: ItemVectors, events: Events, queries: Queries, *, max_length: int, batch_size: int = 64
 ) -> UserStates:
     """Return the users' vectors at the queries, in their order; batched by length."""
     device = items.vector_RD.device
-    vector_QD = torch.zeros(len(queries), items.vector_RD.shape[1])
+    made = {name: torch.zeros(len(queries), items.vector_RD.shape[1]) for name in _STATES}
     weight_Q3 = torch.zeros(len(queries), 3)
-    source_QD, target_QD = torch.zeros_like(vector_QD), torch.zeros_like(vector_QD)
     for chosen, batch in query_batches(events, queries, max_length, batch_size):
-        states = model.user_states(items.vector_RD, batch.to(device))
-        vector_QD[torch.from_numpy(chosen)] = states.vector_QD.cpu()
-        weight_Q3[torch.from_numpy(chosen)] = states.weight_Q3.cpu()
-        source_QD[torch.from_numpy(chosen)] = states.source_QD.cpu()
-        target_QD[torch.from_numpy(chosen)] = states.target_QD.cpu()
-    return UserStates(vector_QD, weight_Q3, source_QD=source_QD, target_QD=target_QD)
+        states, at = model.user_states(items.vector_RD, batch.to(device)), torch.from_numpy(chosen)
+        weight_Q3[at] = states.weight_Q3.cpu()
+        for name, values in made.items():
+            values[at] = getattr(states, name).cpu()
+    return UserStates(weight_Q3=weight_Q3, **made)
 
 
 @torch.inference_mode()

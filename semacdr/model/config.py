@@ -119,6 +119,9 @@ class ModelConfig(Frozen):
     """Weight of the InfoNCE loss between agnostic vectors of items of two domains that one user took near in time."""
     user_alignment_weight: float = Field(default=0.05, ge=0)
     """Weight of the InfoNCE loss between the source and the target state of users who have both."""
+    profile_weight: float = Field(default=0.0, ge=0)
+    """Weight of the InfoNCE loss between the mixed state and a profile: the mean of what the encoder gave for the
+    agnostic texts of the history's items. No LLM writes about persons; at inference there is no profile."""
     contrastive_items: int = Field(default=512, ge=2)
     """Items drawn in a step for the two contrastive losses."""
     duplicate_cosine: float = Field(default=0.9, gt=0, le=1)
@@ -158,7 +161,7 @@ class ModelConfig(Frozen):
     @property
     def reads_texts(self) -> bool:
         """Some part reads the two texts' vectors; titles are read as words."""
-        return Expert.SEMANTICS in self.experts or set(self.views) != {ItemView.ID}
+        return Expert.SEMANTICS in self.experts or set(self.views) != {ItemView.ID} or self.aligns_profiles
 
     @property
     def reads_across(self) -> bool:
@@ -169,6 +172,11 @@ class ModelConfig(Frozen):
     def aligns_users(self) -> bool:
         """Both states are there to be aligned, and alignment is on."""
         return self.user_alignment_weight > 0 and {Thread.TARGET, Thread.SOURCE} <= set(self.threads)
+
+    @property
+    def aligns_profiles(self) -> bool:
+        """The mixed state is there to be aligned with a profile, and alignment is on."""
+        return self.profile_weight > 0 and Thread.MIXED in self.threads
 
     @property
     def aligns_domains(self) -> bool:

@@ -35,6 +35,23 @@ class Agreement(nn.Module):
         return info_nce(self.project(one_SD), self.project(other_SD), same_SS, self.log_temperature)
 
 
+class ProfileAgreement(nn.Module):
+    """InfoNCE between users' states and profiles of another width, both ways, with a learned temperature."""
+
+    def __init__(self, dim: int, profile_dim: int) -> None:
+        super().__init__()
+        self.of_user = nn.Linear(dim, dim, bias=False)
+        self.of_profile = nn.Linear(profile_dim, dim, bias=False)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE_START)))
+
+    def forward(
+        self, user_SD: Float[Tensor, "sampled dim"], profile_SE: Float[Tensor, "sampled encoder"]
+    ) -> Float[Tensor, ""]:
+        """Return the loss; every other user is a negative."""
+        nobody_SS = torch.zeros(len(user_SD), len(user_SD), dtype=torch.bool, device=user_SD.device)
+        return info_nce(self.of_user(user_SD), self.of_profile(profile_SE), nobody_SS, self.log_temperature)
+
+
 def info_nce(
     one_SD: Float[Tensor, "sampled dim"],
     other_SD: Float[Tensor, "sampled dim"],

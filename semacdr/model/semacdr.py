@@ -92,7 +92,8 @@ class SemaCdrModel(nn.Module):
             fused_QD = fused_QD + self.timed(fused_QD, x_BLD, batch)
         fused_QD = torch.where(usable_Q3.any(dim=1, keepdim=True), fused_QD, self.start(batch.domain_Q))
         vector_QD = (fused_QD + self.query(batch.domain_Q)) * self.log_scale.exp()
-        return UserStates(vector_QD, weight_Q3, source_QD=state_Q3D[:, 1], target_QD=state_Q3D[:, 0])
+        target_QD, source_QD, mixed_QD = state_Q3D.unbind(dim=1)
+        return UserStates(vector_QD, weight_Q3, source_QD=source_QD, target_QD=target_QD, mixed_QD=mixed_QD)
 
     def _states(
         self, x_BLD: Float[Tensor, "batch length dim"], batch: HistoryBatch, asked_BL: Tensor | None

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from semacdr.errors import DataError
 from semacdr.model.checkpoint import encode_all_items
 from semacdr.model.config import ItemView, ModelConfig
-from semacdr.model.contrastive import Agreement, near_duplicates, uniformity
+from semacdr.model.contrastive import Agreement, ProfileAgreement, near_duplicates, uniformity
 from semacdr.model.histories import Events, HistoryBatch, Visibility
 from semacdr.model.item_encoder import Catalogue, ItemViews, centred
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
@@ -127,6 +127,10 @@ class Fit:
         both = inputs.text[View.AGNOSTIC].present_I1 & inputs.text[View.SPECIFIC].present_I1
         self._with_both_texts_V = both[self._visible_V]
         modules = [self.model, self.alignment, self.domain_agreement, self.user_agreement]
+        if inputs.config.aligns_profiles:
+            width = inputs.text[View.AGNOSTIC].raw_I1E.shape[1]
+            self.profile_agreement = ProfileAgreement(inputs.config.dim, width)
+            modules.append(self.profile_agreement)
         self.modules = torch.nn.ModuleList(modules).to(self.compute.device)
         self.optimiser = torch.optim.AdamW(_parameter_groups(modules, inputs.config.weight_decay), fused=True)
         self.steps = 0
@@ -299,6 +303,8 @@ class Fit:
             loss = loss + config.domain_alignment_weight * self._domain_alignment(step, histories)
         if config.aligns_users:
             loss = loss + config.user_alignment_weight * self._user_alignment(states, histories)
+        if config.aligns_profiles:
+            loss = loss + config.profile_weight * self._profile_alignment(step, states, histories)
         return loss
 
     def _domain_alignment(self, step: Step, histories: HistoryBatch) -> Tensor:
@@ -319,16 +325,34 @@ class Fit:
     def _user_alignment(self, states: UserStates, histories: HistoryBatch) -> Tensor:
         """Agreement of the source and the target state of users who have both, at one query of each."""
         both_Q = (states.source_QD.detach() != 0).any(dim=1) & (states.target_QD.detach() != 0).any(dim=1)
-        usable = torch.nonzero(both_Q)[:, 0]
-        usable = usable[torch.from_numpy(self.own_rng.permutation(len(usable)))]
-        one_of_row = torch.full((len(histories.item_BL),), -1, device=self.compute.device)
-        one_of_row[histories.row_Q[usable]] = usable
-        chosen_S = one_of_row[one_of_row >= 0]
+        chosen_S = self._one_query_of_each(both_Q, histories)
         if len(chosen_S) < 2:  # noqa: PLR2004 (no negatives)
             return states.vector_QD.new_zeros(())
         nobody_SS = torch.zeros(len(chosen_S), len(chosen_S), dtype=torch.bool, device=self.compute.device)
         agreement: Tensor = self.user_agreement(states.source_QD[chosen_S], states.target_QD[chosen_S], nobody_SS)
         return agreement
+
+    def _profile_alignment(self, step: Step, states: UserStates, histories: HistoryBatch) -> Tensor:
+        """Agreement of the mixed state and the mean of the agnostic texts that it has seen, at one query of each."""
+        chosen_S = self._one_query_of_each(histories.position_Q >= 0, histories)
+        if len(chosen_S) < 2:  # noqa: PLR2004 (no negatives)
+            return states.vector_QD.new_zeros(())
+        text, device = self.inputs.text[View.AGNOSTIC], self.compute.device
+        row_S, position_S1 = histories.row_Q[chosen_S], histories.position_Q[chosen_S][:, None]
+        item_SL = histories.item_BL[row_S]
+        seen_SL = (torch.arange(item_SL.shape[1], device=device) <= position_S1) & (item_SL > 0)
+        raw_RE = text.raw_I1E[step.item_R].to(device)  # zeros without a text
+        profile_SE = (raw_RE[(item_SL - 1).clamp(min=0)] * seen_SL[:, :, None]).mean(dim=1)
+        agreement: Tensor = self.profile_agreement(states.mixed_QD[chosen_S], profile_SE)
+        return agreement
+
+    def _one_query_of_each(self, usable_Q: Bool[Tensor, " queries"], histories: HistoryBatch) -> Tensor:
+        """Return one usable query, at random, of each history that has any."""
+        usable = torch.nonzero(usable_Q)[:, 0]
+        usable = usable[torch.from_numpy(self.own_rng.permutation(len(usable)))]
+        one_of_row = torch.full((len(histories.item_BL),), -1, device=self.compute.device)
+        one_of_row[histories.row_Q[usable]] = usable
+        return one_of_row[one_of_row >= 0]
 
     def _sample(self, from_V: Int[Tensor, " rows"]) -> Int[Tensor, " sampled"]:
         size = min(self.inputs.config.contrastive_items, len(from_V))

@@ -23,6 +23,7 @@ CHANGES = [
     {"position": "rope+time", "block": "ligr", "domain_price": True},
     {"position": "learned"},
     {"query_time": True},
+    {"profile_weight": 0.1},
     {"adapter_mixture": True},
     {"item_fusion": "concat", "sequence_fusion": "concat"},
 ]

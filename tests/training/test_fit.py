@@ -211,3 +211,25 @@ def test_every_preset_overfits_twenty_sequences(preset: str):
     unknowable = 2 / steps if preset == "sasrec-target" else 1 / steps
     assert losses[-1] < unknowable * 0.85
     assert losses[-1] < 0.45 * losses[0]
+
+
+def test_profile_alignment_is_that_of_the_texts_seen_before_each_query(toy_artifacts: dict[str, Path]):
+    inputs = inputs_of(toy_artifacts, profile_weight=1.0, dropout=0.0, id_dropout=0.0)
+    fit = Fit(inputs, seed=0)
+    seen = []
+    fit.profile_agreement.register_forward_pre_hook(lambda _, given: seen.append(given))
+    fit.epoch()
+    assert len(seen) > 0
+    raw = inputs.text[View.AGNOSTIC].raw_I1E
+    means = set()
+    for first, stop in zip(inputs.events.offsets[:-1], inputs.events.offsets[1:], strict=True):
+        for end in range(first + 1, stop + 1):
+            for start in range(first, end):
+                means.add(unit_text(raw[torch.from_numpy(inputs.events.item[start:end])].sum(dim=0)))
+    for users, profiles in seen:
+        assert users.shape[0] == profiles.shape[0]
+        assert {unit_text(one) for one in profiles} <= means
+
+
+def unit_text(vector: torch.Tensor) -> str:
+    return " ".join(f"{value:.2f}" for value in torch.nn.functional.normalize(vector, dim=0).tolist()[:6])
