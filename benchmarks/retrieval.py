@@ -34,6 +34,7 @@ from benchmarks.fit_inputs import MAX_LENGTH, read_fit_inputs
 from benchmarks.rectools import run_rectools
 from benchmarks.training_speed import BATCH, BLOCKS, DIM, HEADS, NEGATIVES, SAME
 from semacdr.dataset import Embeddings, Recommendations, Split, Training
+from semacdr.embeddings.embed import rewhiten
 from semacdr.embeddings.encoders import BUNDLED, LocalEncoder, locate
 from semacdr.model.checkpoint import LoadedModel, encode_all_items
 from semacdr.model.config import load_preset
@@ -169,6 +170,7 @@ def memory(users: int) -> None:
     with tempfile.TemporaryDirectory(prefix="semacdr-batch-") as name:
         folder = Path(name)
         made = write_toy(folder, Toy(num_users=200, items_per_domain=400, events_per_user=8))
+        rewhiten(Embeddings(whitening_dim=8), made["embeddings"], made["sequences"], made["embeddings"])
         overrides = {"dim": 16, "num_blocks": 1, "max_epochs": 1}
         train(Training(overrides=overrides), Split(), made, folder / "checkpoint", TrainingRun(1), Progress())
         few = pl.read_parquet(made["sequences"] / "sequences.parquet")

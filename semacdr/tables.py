@@ -393,7 +393,7 @@ class GateChecks(Table):
     sort_order = ("artifact", "check", "domain")
 
     artifact = dy.String(primary_key=True, description="checkpoint, index or recommendations")
-    check = dy.String(primary_key=True, description="ndcg_10, recall_10, full_lists, ...")
+    check = dy.String(primary_key=True, description="ndcg_10, ndcg_10_best, recall_10, full_lists, ...")
     domain = dy.String(primary_key=True, description="of the targets, users or items; `<domain>/<view>` of an index")
     candidate = dy.String(description="version of the artifact that is judged")
     production = dy.String(nullable=True, description="version that it is compared with; null: there is none")

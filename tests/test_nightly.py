@@ -170,6 +170,13 @@ def test_worse_candidate_is_published_and_refused_until_overridden(
         promote(nights_.store, worse["checkpoint"], "production", override="to see it work")
         history = nights_.store.alias_history("three-domains", "checkpoint", "production")
         assert history[-1].reason == "refused by the gate, overridden: to see it work"
+        # As bad as what is in production now, and still worse than what was there before: no slow decline.
+        nights_.change("learning_rate = 1e-9", "learning_rate = 1.1e-9")
+        as_bad = nights_.run()["gate"].scan("gate_checks").filter(artifact="checkpoint").collect()
+        assert as_bad.filter(check="ndcg_10")["passed"].all()
+        slow = as_bad.filter(check="ndcg_10_best")
+        assert not slow["passed"].all()
+        assert "the best of late" in slow["reason"][0]
     finally:
         nights_.toml.write_text(before)
 

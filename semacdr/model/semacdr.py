@@ -29,6 +29,7 @@ class UserStates:
     source_QD: Float[Tensor, "queries dim"]
     """What the other domains' histories say; zeros where there are none or the thread is off."""
     target_QD: Float[Tensor, "queries dim"]
+    mixed_QD: Float[Tensor, "queries dim"]
 
 
 class SemaCdrModel(nn.Module):
