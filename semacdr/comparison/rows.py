@@ -45,6 +45,7 @@ class Switch:
     texts: Texts = Texts.GIVEN
 
 
+_UNIFORM = {"negatives_from": "uniform", "log_q": True}
 _NO_CONTRAST = {
     "alignment_weight": 0.0, "uniformity_weight": 0.0, "domain_alignment_weight": 0.0, "user_alignment_weight": 0.0
 }  # fmt: skip
@@ -72,7 +73,8 @@ SWITCHES: Mapping[str, Switch] = {
     "sequence-concat": Switch({"sequence_fusion": "concat"}),
     "sequence-target": Switch({"sequence_fusion": "target"}),
     "no-cross-attention": Switch({"cross_attention": False}),
-    "no-experts": Switch({"experts": []}),
+    # Without an expert for popularity the trained score has to know of it.
+    "no-experts": Switch({"experts": [], **_UNIFORM}),
     "no-half-life": Switch({"half_life": None}),
     "towers": Switch({"backbone": "towers"}),
     "ligr": Switch({"block": "ligr"}),
@@ -80,13 +82,14 @@ SWITCHES: Mapping[str, Switch] = {
     "time-between": Switch({"position": "rope+time"}),
     "query-time": Switch({"query_time": True}),
     "domain-price": Switch({"domain_price": True}),
-    "softmax": Switch({"loss": "softmax"}),
-    "gbce": Switch({"loss": "gbce"}),
-    "bce": Switch({"loss": "bce"}),
-    "no-log-q": Switch({"log_q": False}),
-    "popular-negatives": Switch({"negatives_from": "popularity"}),
-    "batch-negatives": Switch({"negatives_from": "batch"}),
-    "neighbour-negatives": Switch({"negatives_from": "neighbours"}),
+    "softmax": Switch({"loss": "softmax", **_UNIFORM}),
+    "gbce": Switch({"loss": "gbce", **_UNIFORM}),
+    "bce": Switch({"loss": "bce", **_UNIFORM}),
+    "no-log-q": Switch({**_UNIFORM, "log_q": False}),
+    "uniform-negatives": Switch(_UNIFORM),
+    "popular-negatives": Switch({"negatives_from": "popularity", "log_q": True}),
+    "batch-negatives": Switch({"negatives_from": "batch", "log_q": True}),
+    "neighbour-negatives": Switch({"negatives_from": "neighbours", "log_q": True}),
     "no-whitening": Switch({"whitening": "none"}),
     "zscore": Switch({"whitening": "zscore"}),
     "zca": Switch({"whitening": "zca"}),

@@ -101,8 +101,8 @@ class ModelConfig(Frozen):
     loss: Literal["softmax", "sampled", "gbce", "bce"] = "sampled"
     """Over all items of the target's domain; over ``negatives`` of them; gBCE with as many; BCE with one."""
     negatives: int = Field(default=1024, ge=1)
-    """Uniform negatives of a domain and step, shared by its positions (BCE draws its one from them); a smaller domain
-    gives all its items."""
+    """Negatives of a domain and step at most, shared by its positions (BCE draws its one from them); drawn uniformly, a
+    smaller domain gives all its items."""
     negatives_from: Literal["uniform", "popularity", "batch", "neighbours"] = "uniform"
     """Drawn alike, by their events (to the power .75), the targets of the step's other positions, or a share of them
     from those nearest to the step's targets by the epoch's first item vectors, near-duplicates left out."""
@@ -153,7 +153,9 @@ class ModelConfig(Frozen):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} names one twice")
         if self.negatives_from != "uniform" and self.loss != "sampled":
-            raise ValueError(f'negatives_from "{self.negatives_from}" goes with loss "sampled" only')
+            raise ValueError(
+                f'negatives_from "{self.negatives_from}" goes with loss "sampled" only; "uniform" with any'
+            )
         if self.dim % (2 * self.num_heads):
             raise ValueError("dim must be a multiple of twice num_heads: positions rotate pairs within a head")
         return self

@@ -67,6 +67,7 @@ class Negatives:
             size, count = stop - start, config.negatives
             if config.negatives_from == "batch":
                 own = target_Q[(target_Q >= start) & (target_Q < stop)]
+                own = own[torch.from_numpy(self.rng.permutation(len(own))[:count])]
                 item = own.unique()
                 yield Drawn(item, self._stands_for(share[item - start], float(len(own))))
             elif config.loss == "softmax" or size <= count:

@@ -18,7 +18,7 @@ CHANGES = [
     {"loss": "gbce", "negatives": 4},
     {"loss": "bce"},
     {"negatives_from": "popularity", "negatives": 4},
-    {"negatives_from": "batch"},
+    {"negatives_from": "batch", "log_q": False},
     {"negatives_from": "neighbours", "negatives": 8},
     {"position": "rope+time", "block": "ligr", "domain_price": True},
     {"position": "learned"},

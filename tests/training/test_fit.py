@@ -20,10 +20,10 @@ from semacdr.training.neighbours import RANKS, neighbours
 def inputs_of(artifacts: dict[str, Path], part: str = Part.TRAIN, **overrides: object) -> FitInputs:
     items = pl.read_parquet(artifacts["items"] / "items.parquet")
     vocabulary = Vocabulary.of_items(items)
+    preset = str(overrides.pop("preset", "semacdr"))
+    usual = {"dim": 8, "num_blocks": 1, "batch_users": 16, "negatives_from": "uniform", "log_q": True}
     return FitInputs(
-        config=load_preset(
-            str(overrides.pop("preset", "semacdr")), {"dim": 8, "num_blocks": 1, "batch_users": 16, **overrides}
-        ),
+        config=load_preset(preset, {**usual, **overrides}),
         vocabulary=vocabulary,
         text=read_text_vectors(artifacts["embeddings"], vocabulary),
         titles=items.select("domain", "item_id", "title"),
@@ -96,7 +96,7 @@ def test_switches_train(toy_artifacts: dict[str, Path], change: dict[str, object
 def test_negatives_with_log_q_estimate_the_whole_catalogue(source: str):
     torch.manual_seed(0)
     num_items, num_positions = 300, 200
-    config = load_preset("semacdr", {"negatives": 60, "negatives_from": source})
+    config = load_preset("semacdr", {"negatives": 60, "negatives_from": source, "log_q": True})
     support = torch.arange(1, num_items + 1)
     negatives = Negatives(config, [(0, num_items)], support, np.random.default_rng(0))
     state, items = torch.randn(1, 4) / 2, torch.randn(num_items, 4)
@@ -132,7 +132,7 @@ def test_neighbours_of_a_small_domain_are_fewer(num_items: int, kept: int):
 
 def test_neighbour_negatives_lean_to_the_targets():
     """A share comes from the targets' neighbours, the rest from anywhere; without targets, all."""
-    config = load_preset("semacdr", {"negatives": 100, "negatives_from": "neighbours"})
+    config = load_preset("semacdr", {"negatives": 100, "negatives_from": "neighbours", "log_q": True})
     negatives = Negatives(config, [(0, 10), (10, 1010)], torch.ones(1010).long(), np.random.default_rng(0))
     table = torch.full((1000, 4), -1, dtype=torch.int32)
     table[3] = torch.tensor([900, 700, 500, -1])
