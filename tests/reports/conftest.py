@@ -109,9 +109,12 @@ def page(context: Context) -> Path:
     return run_stage(find_stage("report"), context)["report"].path / "report.html"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium as the machine has it; Playwright's own would have to be fetched."""
+    """Chromium as the machine has it; Playwright's own would have to be fetched.
+
+    Of one module: while it is open an event loop runs in this thread, and asyncio.run elsewhere would fail.
+    """
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium on the PATH: make browser")
