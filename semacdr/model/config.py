@@ -153,9 +153,8 @@ class ModelConfig(Frozen):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} names one twice")
         if self.negatives_from != "uniform" and self.loss != "sampled":
-            raise ValueError(
-                f'negatives_from "{self.negatives_from}" goes with loss "sampled" only; "uniform" with any'
-            )
+            found = f'negatives_from "{self.negatives_from}" goes with loss "sampled" only'
+            raise ValueError(f'{found}: set negatives_from = "uniform", too')
         if self.dim % (2 * self.num_heads):
             raise ValueError("dim must be a multiple of twice num_heads: positions rotate pairs within a head")
         return self

@@ -1,5 +1,4 @@
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -7,43 +6,17 @@ import pytest
 import torch
 
 from semacdr.dataset import DatasetConfig, load_dataset
-from semacdr.manifest import Facts
 from semacdr.pipeline import Context
 from semacdr.settings import Settings
-from semacdr.store import Draft, Store
+from semacdr.store import Store
 from semacdr.tables import TABLES
 from semacdr.testing.toy import Toy, write_toy
-
-TOML = """
-name = "toy"
-
-[domains.books.interactions]
-files = ["none.jsonl"]
-columns = { user_id = "user", item_id = "item", timestamp = "time" }
-
-[domains.films.interactions]
-files = ["none.jsonl"]
-columns = { user_id = "user", item_id = "item", timestamp = "time" }
-
-[split]
-max_length = 20
-
-[training]
-preset = "semacdr"
-overrides = { dim = 8, num_blocks = 1, batch_users = 16, max_epochs = 2, patience = 1, learning_rate = 5e-3 }
-"""
+from tests.toy_store import TOML, publish
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def publish(store: Store, name: str, fill: Callable[[Path], object]) -> None:
-    draft = Draft(dataset="toy", stage="ingest", fingerprint=name, config={}, sources={}, inputs={})
-    with store.open_draft(draft, [name]):
-        fill(draft.folders[name])
-        store.publish(draft, Facts())
 
 
 def write_semantics(output: Path, items: pl.DataFrame) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -13,28 +13,12 @@ from semacdr.dataset import load_dataset
 from semacdr.manifest import Facts
 from semacdr.pipeline import Context, find_stage, run_stage
 from semacdr.settings import Settings
-from semacdr.store import Draft, Store
+from semacdr.store import Store
 from semacdr.tables import TABLES
 from semacdr.testing.toy import Toy, write_toy
+from tests.toy_store import TOML, publish
 
-TOML = """
-name = "toy"
-
-[domains.books.interactions]
-files = ["none.jsonl"]
-columns = { user_id = "user", item_id = "item", timestamp = "time" }
-
-[domains.films.interactions]
-files = ["none.jsonl"]
-columns = { user_id = "user", item_id = "item", timestamp = "time" }
-
-[split]
-max_length = 20
-
-[training]
-preset = "semacdr"
-overrides = { dim = 8, num_blocks = 1, batch_users = 16, max_epochs = 2, patience = 1, learning_rate = 5e-3 }
-
+LISTS = """
 [recommendations]
 top_k = 12
 """
@@ -52,13 +36,6 @@ def hostile(item: str) -> pl.Expr:
     return pl.concat_str(
         kind.replace_strict(dict(enumerate(HOSTILE)), return_dtype=pl.String), pl.lit(" "), pl.col(item)
     )
-
-
-def publish(store: Store, name: str, fill: Callable[[Path], object]) -> None:
-    draft = Draft(dataset="toy", stage="ingest", fingerprint=name, config={}, sources={}, inputs={})
-    with store.open_draft(draft, [name]):
-        fill(draft.folders[name])
-        store.publish(draft, Facts(details={"domain_probe": PROBE} if name == "embeddings" else {}))
 
 
 PROBE = {
@@ -89,11 +66,12 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("reports")
     made = write_toy(folder / "made", Toy(num_users=40, items_per_domain=110, events_per_user=10))
-    (folder / "toy.toml").write_text(TOML)
+    (folder / "toy.toml").write_text(TOML + LISTS)
     store = Store(folder / "store", folder / "cache")
     items = pl.read_parquet(made["items"] / "items.parquet")
-    for name in ("interactions", "sequences", "embeddings"):
-        publish(store, name, lambda output, name=name: shutil.copytree(made[name], output, dirs_exist_ok=True))
+    probed = Facts(details={"domain_probe": PROBE})
+    for name, facts in (("interactions", None), ("sequences", None), ("embeddings", probed)):
+        publish(store, name, lambda output, name=name: shutil.copytree(made[name], output, dirs_exist_ok=True), facts)
     publish(store, "items", lambda output: write_items(output, items))
     publish(store, "semantics", lambda output: write_semantics(output, items))
     settings = Settings(store=str(folder / "store"), cache=folder / "cache", threads=1)

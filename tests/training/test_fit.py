@@ -111,6 +111,16 @@ def test_negatives_with_log_q_estimate_the_whole_catalogue(source: str):
     assert torch.stack(sums).mean().log().item() == pytest.approx(whole.item(), abs=0.03)
 
 
+def test_negatives_from_the_batch_are_its_targets_and_no_more_than_asked():
+    config = load_preset("semacdr", {"negatives": 5, "negatives_from": "batch", "log_q": False})
+    negatives = Negatives(config, [(0, 50), (50, 100)], torch.ones(100).long(), np.random.default_rng(0))
+    few, many = negatives.draw(torch.tensor([3, 3, 7, *range(60, 90)]))
+    assert few.item_K.tolist() == [3, 7]
+    assert len(many.item_K) == 5
+    assert set(many.item_K.tolist()) <= set(range(60, 90))
+    assert few.stands_for == many.stands_for == 1.0
+
+
 def test_neighbours_are_those_of_a_naive_search():
     torch.manual_seed(0)
     vectors, texts = torch.randn(230, 3), torch.randn(230, 2)
@@ -213,23 +223,25 @@ def test_every_preset_overfits_twenty_sequences(preset: str):
     assert losses[-1] < 0.45 * losses[0]
 
 
-def test_profile_alignment_is_that_of_the_texts_seen_before_each_query(toy_artifacts: dict[str, Path]):
-    inputs = inputs_of(toy_artifacts, profile_weight=1.0, dropout=0.0, id_dropout=0.0)
-    fit = Fit(inputs, seed=0)
-    seen = []
-    fit.profile_agreement.register_forward_pre_hook(lambda _, given: seen.append(given))
+def test_profile_is_the_mean_of_the_texts_seen_before_the_query(
+    toy_artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    inputs = inputs_of(toy_artifacts, profile_weight=1.0)
+    fit, raw = Fit(inputs, seed=0), inputs.text[View.AGNOSTIC].raw_I1E
+    align, given, chosen = fit._profile_alignment, [], []
+    monkeypatch.setattr(fit, "_profile_alignment", lambda *args: given.append(args) or align(*args))
+    choose = fit._one_query_of_each
+    monkeypatch.setattr(fit, "_one_query_of_each", lambda *args: chosen.append(choose(*args)) or chosen[-1])
+    profiles: list[torch.Tensor] = []
+    fit.profile_agreement.register_forward_pre_hook(lambda _, pair: profiles.append(pair[1]))
+    monkeypatch.setattr(fit, "_user_alignment", lambda states, _: states.vector_QD.new_zeros(()))
     fit.epoch()
-    assert len(seen) > 0
-    raw = inputs.text[View.AGNOSTIC].raw_I1E
-    means = set()
-    for first, stop in zip(inputs.events.offsets[:-1], inputs.events.offsets[1:], strict=True):
-        for end in range(first + 1, stop + 1):
-            for start in range(first, end):
-                means.add(unit_text(raw[torch.from_numpy(inputs.events.item[start:end])].sum(dim=0)))
-    for users, profiles in seen:
-        assert users.shape[0] == profiles.shape[0]
-        assert {unit_text(one) for one in profiles} <= means
-
-
-def unit_text(vector: torch.Tensor) -> str:
-    return " ".join(f"{value:.2f}" for value in torch.nn.functional.normalize(vector, dim=0).tolist()[:6])
+    assert len(given) == len(chosen) == len(profiles) > 0
+    for (step, _, histories), queries, found in zip(given, chosen, profiles, strict=True):
+        for query, profile in zip(queries.tolist(), found, strict=True):
+            row, last = int(histories.row_Q[query]), int(histories.position_Q[query])
+            seen = step.item_R[histories.item_BL[row, : last + 1] - 1]
+            torch.testing.assert_close(
+                torch.nn.functional.normalize(profile, dim=0),
+                torch.nn.functional.normalize(raw[seen].sum(dim=0), dim=0),
+            )
