@@ -1,6 +1,6 @@
 """Rows on validation, gated: what a preset is chosen by. Test targets are never read.
 
-    python -m benchmarks.choices [--store STORE] [--dataset DATASET] [--protocol gts] [--seeds 0 1 2] --row ROW --row ROW
+    python -m benchmarks.choices [--store STORE] [--dataset DATASET] [--protocol P] [--seeds 0 1 2] --row ROW --row ROW
 
 A row is that of ``semacdr evaluate --model``, such as ``semacdr:no-texts:uniform-negatives``. Each seed trains the fit
 ``train`` until validation stops getting better; the gate is fitted on one half of the users and measured on the other.
