@@ -11,7 +11,7 @@ USERS = re.findall(r"user_id = '(\w+)'", (ROOT / "README.md").read_text(encoding
 @pytest.mark.parametrize("dataset", ["amazon-food-kitchen-mini", "amazon-food-kitchen"])
 def test_users_of_the_readme_are_in_the_data_of_the_demo(dataset: str):
     assert USERS
-    logs = [gzip.open(file).read() for file in sorted((ROOT / "examples" / dataset).glob("reviews_*.jsonl.gz"))]
+    logs = [gzip.decompress(file.read_bytes()) for file in (ROOT / "examples" / dataset).glob("reviews_*.jsonl.gz")]
     assert logs
     for user in USERS:
         assert any(f'"{user}"'.encode() in log for log in logs), user
