@@ -29,7 +29,7 @@ from semacdr import sequences
 from semacdr.dataset import Embeddings, Split, Training
 from semacdr.embeddings.embed import rewhiten
 from semacdr.model.checkpoint import LoadedModel, load_checkpoint
-from semacdr.model.experts import SECONDS_PER_DAY, Memory
+from semacdr.model.experts import SECONDS_PER_DAY
 from semacdr.model.histories import Events, IntArray, Queries, queries_of_targets, read_events
 from semacdr.model.ranking import hit, macro, ndcg, rank_targets
 from semacdr.model.scorer import Scoring
@@ -76,8 +76,7 @@ def ranks(model: LoadedModel, events: Events, queries: Queries, age_days: int | 
         scoring = model.scoring
         if age_days is not None:
             known = events.kept(events.time_s < start_s - age_days * SECONDS_PER_DAY)
-            memory: Memory = scoring.memory.with_events(known)
-            scoring = Scoring.of(scoring.experts, memory, scoring.gate)
+            scoring = Scoring.of(scoring.experts, scoring.memory.with_events(known), scoring.gate)
             if support == "fit":
                 scoring = replace(scoring, bucket=model.scoring.bucket)
         asked = Queries(**{name: value[chosen] for name, value in vars(queries).items()})

@@ -13,7 +13,7 @@ what no trained peer has beaten under a global temporal split (docs/decisions); 
 # Shapes: Q queries, I items of one domain, X expert columns, E events of the fit, M recent items, K width of a text.
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -95,6 +95,24 @@ class Memory:
             text={view: _unit(vectors) for view, vectors in text.items()},
             bounds=vocabulary.bounds,
         )
+
+    def with_events(self, events: Events) -> "Memory":
+        """Return the same memory of texts, with other events of the same items."""
+        return replace(self, offsets=events.offsets, item=events.item, time_s=events.time_s)
+
+    def support_before(self, item: IntArray, time_s: IntArray) -> IntArray:
+        """Return how many events items had strictly before times."""
+        first, span, key = self._by_item
+        at = (time_s - first).clip(0, span - 1)
+        before: IntArray = np.searchsorted(key, item * span + at) - np.searchsorted(key, item * span)
+        return before
+
+    @cached_property
+    def _by_item(self) -> tuple[int, int, IntArray]:
+        """The first time, the span of times, and all events' items and times as one sorted number each."""
+        first = int(self.time_s.min(initial=0))
+        span = self.last_s - first + 2
+        return first, span, np.sort(self.item * span + self.time_s - first)
 
     @cached_property
     def by_time(self) -> IntArray:

@@ -23,11 +23,18 @@ SUPPORT_EDGES = (1, 6, 21)
 NUM_BUCKETS = len(SUPPORT_EDGES) + 1
 NUM_FACTS = 6
 """One; log counts of the own and the other domains' history; log days since the last event of each; log days since the
-last event that the fit has seen."""
+last event that the experts remember."""
 
 
-def query_facts(events: Events, queries: Queries, last_s: int, num_domains: int) -> FloatArray:
-    """Return what the gate knows of each query: ``NUM_FACTS`` numbers, then which domain is asked for."""
+def query_facts(events: Events, queries: Queries, last_s: int | IntArray, num_domains: int) -> FloatArray:
+    """Return what the gate knows of each query: ``NUM_FACTS`` numbers, then which domain is asked for.
+
+    Args:
+        events: in which histories lie.
+        queries: at their times.
+        last_s: time of the last event that the experts remember, for all queries or for each.
+        num_domains: how many there are.
+    """
     first, stop = events.offsets[queries.user], queries.stop
     facts = np.zeros((len(queries), NUM_FACTS + num_domains), np.float32)
     facts[:, 0] = 1

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semacdr.model.experts import FloatArray, Memory, column_names
-from semacdr.model.gate import ScoreGate, query_facts
+from semacdr.model.gate import ScoreGate, query_facts, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.ranking import CHUNK_SCORES, chunks, histories_of
-from semacdr.model.scorer import Scoring
+from semacdr.model.scorer import FinalScorer, Scoring
 from semacdr.model.semacdr import SemaCdrModel
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.training.loop import Score
@@ -27,8 +27,39 @@ PULL = 3.0
 """Strength of the pull towards the trained score alone, in targets: with few of them the gate stays shut."""
 STEPS = 60
 
-ColumnScorer = Callable[[IntArray, int], Tensor]
-"""From positions of queries and their domain to scores of the domain's items: [X, Q, I]."""
+
+@dataclass(frozen=True)
+class Sight:
+    """The same targets, as the experts see them with one memory."""
+
+    scores: Callable[[IntArray, int], Tensor]
+    """From positions of queries and their domain to scores of the domain's items: [X, Q, I]."""
+    facts: FloatArray
+    """Of all queries: [Q, F]."""
+    support: Callable[[IntArray, IntArray], IntArray]
+    """From ``item_index`` and times, of one shape when broadcast, to the items' support then."""
+
+    @classmethod
+    def at_fit(cls, scorer: FinalScorer) -> "Sight":
+        """With the memory of the fit, however long ago that is at a target: what evaluation asks with."""
+        scoring, num_domains = _scoring(scorer), len(scorer.vocabulary.domains)
+        support_R = np.bincount(scoring.memory.item, minlength=scoring.memory.bounds[-1][1]).astype(np.int64)
+        facts = query_facts(scorer.events, scorer.queries, scoring.memory.last_s, num_domains)
+        return cls(scorer.scores, facts, lambda item, _: support_R[item])
+
+    @classmethod
+    def up_to_date(cls, scorer: FinalScorer) -> "Sight":
+        """With every event strictly before each target: what serving asks with."""
+        scoring, num_domains = _scoring(scorer), len(scorer.vocabulary.domains)
+        memory = scoring.memory.with_events(scorer.events)
+        of_today = replace(scorer, scoring=replace(scoring, memory=memory))
+        facts = query_facts(scorer.events, scorer.queries, scorer.queries.time_s, num_domains)
+        return cls(of_today.scores, facts, memory.support_before)
+
+
+def _scoring(scorer: FinalScorer) -> Scoring:
+    assert scorer.scoring is not None
+    return scorer.scoring
 
 
 @dataclass(frozen=True)
@@ -63,13 +94,11 @@ class GateExamples:
         return ((score_QC + self.log_share_QC).logsumexp(dim=1) - score_QC[:, 0]).mean()
 
 
-def gate_examples(  # noqa: PLR0913, PLR0917 (what a target and its candidates are made of)
-    scorer: ColumnScorer,
+def gate_examples(
+    sight: Sight,
     events: Events,
     queries: Queries,
     asked: IntArray,
-    facts: FloatArray,
-    bucket: IntArray,
     vocabulary: Vocabulary,
     rng: np.random.Generator,
 ) -> GateExamples | None:
@@ -84,11 +113,12 @@ def gate_examples(  # noqa: PLR0913, PLR0917 (what a target and its candidates a
     for domain, (start, stop) in enumerate(vocabulary.bounds):
         of_domain = asked[queries.domain[asked] == domain]
         for chosen in chunks(of_domain, CHUNK_SCORES // (stop - start)):
-            score_XQI = scorer(chosen, domain)
+            score_XQI = sight.scores(chosen, domain)
             index_QC, log_share_QC = _candidates(score_XQI, events, queries, chosen, domain, start, rng)
             score_QCX = score_XQI.gather(2, index_QC.expand(len(score_XQI), -1, -1)).permute(1, 2, 0)
-            bucket_QC = torch.from_numpy(bucket)[index_QC + start]
-            parts.append(GateExamples(score_QCX, bucket_QC, log_share_QC, torch.from_numpy(facts[chosen])))
+            support_QC = sight.support(index_QC.numpy() + start, queries.time_s[chosen, None])
+            bucket_QC, facts_QF = torch.from_numpy(support_bucket(support_QC)), torch.from_numpy(sight.facts[chosen])
+            parts.append(GateExamples(score_QCX, bucket_QC, log_share_QC, facts_QF))
     return GateExamples.joined(parts) if parts else None
 
 
@@ -159,22 +189,22 @@ class CrossFitted:
 def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memory, seed: int) -> CrossFitted:
     """Fit the gate on all validation targets, and measure it by two halves of users, each by the other's gate.
 
-    The targets lie after all events that the weights and the memory have seen: no score contains its own event.
+    The targets lie after all events that the weights and the memory have seen: no score contains its own event. Each
+    target is an example twice, with that memory and with one that knows every event before it: a gate that has seen the
+    first alone reaches beyond its examples when it serves (docs/log.md). The measure is of the first, as evaluation is.
     """
     queries, vocabulary = validation.queries, validation.inputs.vocabulary
     num_domains = len(vocabulary.domains)
     experts = validation.inputs.config.experts
     shut = ScoreGate(1 + len(column_names(experts)), num_domains)
     scorer = validation.scorer(model, Scoring.of(experts, memory, shut))
-    scoring = scorer.scoring
-    assert scoring is not None
-    facts = query_facts(validation.events, queries, memory.last_s, num_domains)
+    sights = (Sight.at_fit(scorer), Sight.up_to_date(scorer))
     rng = np.random.default_rng(seed)
     halves = [np.flatnonzero(queries.user % 2 == half) for half in range(2)]
-    examples = [
-        gate_examples(scorer.scores, validation.events, queries, half, facts, scoring.bucket, vocabulary, rng)
-        for half in halves
+    seen = [
+        [gate_examples(sight, validation.events, queries, half, vocabulary, rng) for sight in sights] for half in halves
     ]
+    examples = [GateExamples.joined(made) if (made := [one for one in half if one]) else None for half in seen]
     boost = validation.inputs.config.cold_boost
     gates = [fit_gate(other, num_domains).boosted(boost) if other else shut for other in reversed(examples)]
     gate_of_query = queries.user % 2
@@ -184,7 +214,7 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
         final_QI = torch.empty_like(score_XQI[0])
         for half, gate in enumerate(gates):
             rows = torch.from_numpy(np.flatnonzero(gate_of_query[chosen] == half))
-            of_half = replace(scorer, scoring=replace(scoring, gate=gate))
+            of_half = replace(scorer, scoring=replace(_scoring(scorer), gate=gate))
             final_QI[rows] = of_half.final(score_XQI[:, rows], chosen[rows.numpy()], domain)
         return final_QI
 

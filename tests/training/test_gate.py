@@ -6,11 +6,12 @@ import torch
 
 from semacdr.model.experts import Memory
 from semacdr.model.gate import NUM_FACTS, query_facts
-from semacdr.model.histories import read_events
+from semacdr.model.histories import PART_CODE, read_events
+from semacdr.model.scorer import Scoring
 from semacdr.tables import Part
 from semacdr.training import gate as gate_module
 from semacdr.training.fit import Fit
-from semacdr.training.gate import GateExamples, cross_fitted_gate, fit_gate, gate_examples
+from semacdr.training.gate import GateExamples, Sight, cross_fitted_gate, fit_gate, gate_examples
 from semacdr.training.validation import Validation
 from tests.training.test_fit import inputs_of
 
@@ -50,16 +51,16 @@ def test_gate_examples_estimate_the_cross_entropy_over_all_items(
     inputs = inputs_of(toy_artifacts)
     validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
     events, queries = validation.events, validation.queries
-    facts = query_facts(events, queries, 0, 2)
-    support = np.zeros(inputs.vocabulary.num_items + 1, np.int64)
     table = torch.randn(2, len(queries), 20, generator=torch.Generator().manual_seed(0))
+    sight = Sight(
+        scores=lambda chosen, _: table[:, torch.from_numpy(chosen)],
+        facts=query_facts(events, queries, 0, 2),
+        support=lambda item, _: np.zeros_like(item),
+    )
     asked = np.arange(len(queries))
 
     def loss(seed: int) -> float:
-        made = gate_examples(
-            lambda chosen, _: table[:, torch.from_numpy(chosen)], events, queries, asked, facts, support,
-            inputs.vocabulary, np.random.default_rng(seed),
-        )  # fmt: skip
+        made = gate_examples(sight, events, queries, asked, inputs.vocabulary, np.random.default_rng(seed))
         assert made is not None
         return made.loss(gate_module.ScoreGate(2, 2)).item()
 
@@ -82,3 +83,25 @@ def test_cross_fitted_gate_beats_the_untrained_model_alone(toy_artifacts: dict[s
     again = cross_fitted_gate(validation, model, memory, seed=0)
     assert torch.equal(found.gate.by_fact, again.gate.by_fact)
     assert inputs.events.up_to(Part.TRAIN).time_s.max() < validation.queries.time_s.min()
+
+
+def test_the_gate_is_fitted_with_memories_as_old_as_the_fit_and_as_new_as_the_target(toy_artifacts: dict[str, Path]):
+    inputs = inputs_of(toy_artifacts)
+    validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
+    memory = Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text)
+    scoring = Scoring.of(inputs.config.experts, memory, gate_module.ScoreGate(7, 2))
+    scorer = validation.scorer(Fit(inputs, seed=0).model, scoring)
+    old, new = Sight.at_fit(scorer), Sight.up_to_date(scorer)
+    assert (old.facts[:, 5] > 0).all()
+    assert (new.facts[:, 5] == 0).all()
+    events, queries = validation.events, validation.queries
+    of_item = events.item == queries.item[:, None]
+    before = (of_item & (events.time_s < queries.time_s[:, None])).sum(axis=1)
+    assert np.array_equal(new.support(queries.item, queries.time_s), before)
+    in_fit = (of_item & (events.part == PART_CODE[Part.TRAIN])).sum(axis=1)
+    assert np.array_equal(old.support(queries.item, queries.time_s), in_fit)
+    last = np.array([len(queries) - 1])
+    assert not torch.equal(old.scores(last, 0)[1], new.scores(last, 0)[1])
+    gate = cross_fitted_gate(validation, Fit(inputs, seed=0).model, memory, seed=0).gate
+    assert gate.low_F[5] == 0
+    assert gate.high_F[5] == old.facts[:, 5].max()
