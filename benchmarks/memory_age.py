@@ -30,6 +30,7 @@ from semacdr.dataset import Embeddings, Split, Training
 from semacdr.embeddings.embed import rewhiten
 from semacdr.model.checkpoint import LoadedModel, load_checkpoint
 from semacdr.model.experts import SECONDS_PER_DAY
+from semacdr.model.gate import AT_FIT, UP_TO_DATE
 from semacdr.model.histories import Events, IntArray, Queries, queries_of_targets, read_events
 from semacdr.model.ranking import hit, macro, ndcg, rank_targets
 from semacdr.model.scorer import Scoring
@@ -72,6 +73,9 @@ def ranks(model: LoadedModel, events: Events, queries: Queries, age_days: int | 
     """Return the rank of each target, with memories of an age; None: the checkpoint's."""
     assert model.scoring is not None
     found = np.zeros(len(queries), np.int64)
+    boost_SN = model.scoring.gate.cold_boost_SN.clone()
+    if age_days is not None:
+        model.scoring.gate.cold_boost_SN[AT_FIT] = boost_SN[UP_TO_DATE]
     for start_s, chosen in nights(queries):
         scoring = model.scoring
         if age_days is not None:
@@ -82,6 +86,7 @@ def ranks(model: LoadedModel, events: Events, queries: Queries, age_days: int | 
         asked = Queries(**{name: value[chosen] for name, value in vars(queries).items()})
         scorer = replace(model, scoring=scoring).scorer(events, asked)
         found[chosen] = rank_targets(scorer, events, asked, model.vocabulary, seed=SEED).rank
+    model.scoring.gate.cold_boost_SN.copy_(boost_SN)
     return found
 
 

@@ -201,8 +201,7 @@ def _scoring(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: d
         return None
     gate = ScoreGate(1 + len(column_names(config.experts)), len(vocabulary.domains))
     try:
-        # Gates were not bounded before 2026-11-24.
-        gate.load_state_dict({name: getattr(gate, name) for name in ("low_F", "high_F")} | parts["gate."])
+        gate.load_state_dict(parts["gate."])
         memory = memory_of(parts["memory."], vocabulary)
     except (KeyError, RuntimeError) as error:
         raise StoreError(f"{path}: the experts do not fit {CONFIG_FILE}", found=error, do=_REDO) from error

@@ -94,9 +94,9 @@ class ModelConfig(Frozen):
 
     experts: tuple[Expert, ...] = tuple(Expert)
     """Score experts beside the trained score; empty: the trained score alone, without a gate."""
-    cold_boost: float = Field(default=0.5, ge=0)
-    """Added to the final score of items without training events, where there is a gate (in nats). The gate's fit gives
-    them what is likely, which shows few of them; this pays a little of the overall score for showing more."""
+    cold_share: float = Field(default=1.0, ge=0)
+    """Where there is a gate: cold items in the first ten ranks, relative to their share of the validation targets. By
+    their likelihood alone next to none come up; a boost makes up for that. 0: none."""
 
     loss: Literal["softmax", "sampled", "gbce", "bce"] = "sampled"
     """Over all items of the target's domain; over ``negatives`` of them; gBCE with as many; BCE with one."""

@@ -8,7 +8,8 @@ with the trained score as the first column. So fitting it by softmax cross-entro
 (a conditional logit, McFadden 1974, section II), the same on every machine and in every order.
 """
 
-# Shapes: Q queries, I items, X columns (the trained score first), F facts, C candidates, B support buckets.
+# Shapes: Q queries, I items, X columns (the trained score first), F facts, C candidates, B support buckets,
+# S sights (AT_FIT, UP_TO_DATE), N domains.
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from semacdr.model.histories import Events, IntArray, Queries
 SUPPORT_EDGES = (1, 6, 21)
 """Items are cold, of 1-5, of 6-20 or of more events (research 3.2-7)."""
 NUM_BUCKETS = len(SUPPORT_EDGES) + 1
+AT_FIT, UP_TO_DATE = 0, 1
+"""How old the experts' memory is: as the fit, or of now."""
 NUM_FACTS = 6
 """One; log counts of the own and the other domains' history; log days since the last event of each; log days since the
 last event that the experts remember."""
@@ -71,6 +74,8 @@ class ScoreGate(nn.Module):
     scale_F: Tensor
     low_F: Tensor
     high_F: Tensor
+    cold_boost_SN: Tensor
+    """Added to the final score of a domain's cold items, with the memory of the fit and with one that is up to date."""
 
     def __init__(self, num_columns: int, num_domains: int) -> None:
         super().__init__()
@@ -79,6 +84,7 @@ class ScoreGate(nn.Module):
         self.register_buffer("scale_F", torch.ones(num_facts))
         self.register_buffer("low_F", torch.full((num_facts,), -torch.inf))
         self.register_buffer("high_F", torch.full((num_facts,), torch.inf))
+        self.register_buffer("cold_boost_SN", torch.zeros(2, num_domains))
         self.by_fact = nn.Parameter(torch.zeros(num_columns, num_facts))
         with torch.no_grad():
             self.by_fact[0, 0] = 1
@@ -95,12 +101,6 @@ class ScoreGate(nn.Module):
         self.low_F.copy_(facts_QF.amin(dim=0))
         self.high_F.copy_(facts_QF.amax(dim=0))
 
-    def boosted(self, boost: float) -> "ScoreGate":
-        """Raise the score of cold items, and return the gate."""
-        with torch.no_grad():
-            self.bias[0] += boost
-        return self
-
     def weights(self, facts_QF: Float[Tensor, "queries facts"]) -> Float[Tensor, "queries columns"]:
         """Return the part of each column's weight that depends on the query."""
         return ((facts_QF.clamp(self.low_F, self.high_F) - self.mean_F) / self.scale_F) @ self.by_fact.T
@@ -110,11 +110,12 @@ class ScoreGate(nn.Module):
         score_XQI: Float[Tensor, "columns queries items"],
         facts_QF: Float[Tensor, "queries facts"],
         bucket_I: Int[Tensor, " items"],
+        cold_boost: Tensor,
     ) -> Float[Tensor, "queries items"]:
-        """Return the final scores of the same items for all queries."""
+        """Return the final scores of the same items for all queries; ``cold_boost`` is one of ``cold_boost_SN``."""
         weight_QX = self.weights(facts_QF)
         by_support_XI = self.by_support[:, bucket_I]
-        total_QI = self.bias[bucket_I].expand(len(facts_QF), -1).clone()
+        total_QI = (self.bias[bucket_I] + cold_boost * (bucket_I == 0)).expand(len(facts_QF), -1).clone()
         for column, score_QI in enumerate(score_XQI):
             total_QI.addcmul_(weight_QX[:, column, None] + by_support_XI[column], score_QI)
         return total_QI

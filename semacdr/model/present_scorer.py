@@ -31,7 +31,7 @@ from semacdr.model.experts import (
     FloatArray,
     column_names,
 )
-from semacdr.model.gate import NUM_BUCKETS, query_facts, support_bucket
+from semacdr.model.gate import NUM_BUCKETS, UP_TO_DATE, query_facts, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries, ragged
 from semacdr.model.present import Present
 from semacdr.model.scorer import TRAINED
@@ -127,7 +127,7 @@ class PresentScorer:
                 continue
             of_bucket_QX = weight_QX + gate.by_support[:, bucket]
             weighed_QW = side_QW * of_bucket_QX.index_select(1, of_feature_W)
-            bias_1 = gate.bias[bucket].expand(1)
+            bias_1 = gate.bias[bucket].expand(1) + (gate.cold_boost_SN[UP_TO_DATE, domain] if bucket == 0 else 0)
             torch.addmm(bias_1, catalogue.dense_IW[start:stop], weighed_QW.T, out=final_IQ[start:stop])
             for name, score_IQ in sparse_columns.items():
                 final_IQ[start:stop].addcmul_(score_IQ[start:stop], of_bucket_QX[:, place[name]].contiguous())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from semacdr.model.config import Expert
 from semacdr.model.experts import Memory, column_names, fill_expert_scores
-from semacdr.model.gate import ScoreGate, query_facts, support_bucket
+from semacdr.model.gate import AT_FIT, ScoreGate, query_facts, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.vocabulary import Vocabulary
 
@@ -82,7 +82,8 @@ class FinalScorer:
             return score_XQI[0]
         start, stop = self.vocabulary.bounds[domain]
         bucket_I = torch.from_numpy(self.scoring.bucket[start:stop])
-        final_QI: Tensor = self.scoring.gate(score_XQI, self._facts[torch.from_numpy(chosen)], bucket_I)
+        gate, facts_QF = self.scoring.gate, self._facts[torch.from_numpy(chosen)]
+        final_QI: Tensor = gate(score_XQI, facts_QF, bucket_I, gate.cold_boost_SN[AT_FIT, domain])
         return final_QI
 
     def __call__(self, chosen: IntArray, domain: int) -> Float[Tensor, "queries items"]:

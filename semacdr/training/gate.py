@@ -2,7 +2,6 @@
 
 # Shapes: Q queries, I items of one domain, X columns (the trained score first), F facts, C candidates.
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,14 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from semacdr.model.experts import FloatArray, Memory, column_names
-from semacdr.model.gate import ScoreGate, query_facts, support_bucket
+from semacdr.model.experts import Memory, column_names
+from semacdr.model.gate import ScoreGate, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.ranking import CHUNK_SCORES, chunks, histories_of
-from semacdr.model.scorer import FinalScorer, Scoring
+from semacdr.model.scorer import Scoring
 from semacdr.model.semacdr import SemaCdrModel
 from semacdr.model.vocabulary import Vocabulary
+from semacdr.training.cold import cold_boosts
 from semacdr.training.loop import Score
+from semacdr.training.sight import Sight, scoring_of
 from semacdr.training.validation import Validation
 
 TOP, SAMPLED = 40, 200
@@ -26,40 +27,6 @@ MAX_QUERIES = 4_000
 PULL = 3.0
 """Strength of the pull towards the trained score alone, in targets: with few of them the gate stays shut."""
 STEPS = 60
-
-
-@dataclass(frozen=True)
-class Sight:
-    """The same targets, as the experts see them with one memory."""
-
-    scores: Callable[[IntArray, int], Tensor]
-    """From positions of queries and their domain to scores of the domain's items: [X, Q, I]."""
-    facts: FloatArray
-    """Of all queries: [Q, F]."""
-    support: Callable[[IntArray, IntArray], IntArray]
-    """From ``item_index`` and times, of one shape when broadcast, to the items' support then."""
-
-    @classmethod
-    def at_fit(cls, scorer: FinalScorer) -> "Sight":
-        """With the memory of the fit, however long ago that is at a target: what evaluation asks with."""
-        scoring, num_domains = _scoring(scorer), len(scorer.vocabulary.domains)
-        support_R = np.bincount(scoring.memory.item, minlength=scoring.memory.bounds[-1][1]).astype(np.int64)
-        facts = query_facts(scorer.events, scorer.queries, scoring.memory.last_s, num_domains)
-        return cls(scorer.scores, facts, lambda item, _: support_R[item])
-
-    @classmethod
-    def up_to_date(cls, scorer: FinalScorer) -> "Sight":
-        """With every event strictly before each target: what serving asks with."""
-        scoring, num_domains = _scoring(scorer), len(scorer.vocabulary.domains)
-        memory = scoring.memory.with_events(scorer.events)
-        of_today = replace(scorer, scoring=replace(scoring, memory=memory))
-        facts = query_facts(scorer.events, scorer.queries, scorer.queries.time_s, num_domains)
-        return cls(of_today.scores, facts, memory.support_before)
-
-
-def _scoring(scorer: FinalScorer) -> Scoring:
-    assert scorer.scoring is not None
-    return scorer.scoring
 
 
 @dataclass(frozen=True)
@@ -205,8 +172,16 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
         [gate_examples(sight, validation.events, queries, half, vocabulary, rng) for sight in sights] for half in halves
     ]
     examples = [GateExamples.joined(made) if (made := [one for one in half if one]) else None for half in seen]
-    boost = validation.inputs.config.cold_boost
-    gates = [fit_gate(other, num_domains).boosted(boost) if other else shut for other in reversed(examples)]
+    share = validation.inputs.config.cold_share
+
+    def fitted(on: GateExamples, asked: IntArray) -> ScoreGate:
+        gate = fit_gate(on, num_domains)
+        gate.cold_boost_SN.copy_(torch.stack([cold_boosts(gate, validation, sight, asked, share) for sight in sights]))
+        return gate
+
+    gates = [
+        fitted(other, half) if other else shut for other, half in zip(reversed(examples), reversed(halves), strict=True)
+    ]
     gate_of_query = queries.user % 2
 
     def final(chosen: IntArray, domain: int) -> Tensor:
@@ -214,10 +189,10 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
         final_QI = torch.empty_like(score_XQI[0])
         for half, gate in enumerate(gates):
             rows = torch.from_numpy(np.flatnonzero(gate_of_query[chosen] == half))
-            of_half = replace(scorer, scoring=replace(_scoring(scorer), gate=gate))
+            of_half = replace(scorer, scoring=replace(scoring_of(scorer), gate=gate))
             final_QI[rows] = of_half.final(score_XQI[:, rows], chosen[rows.numpy()], domain)
         return final_QI
 
     both = [one for one in examples if one]
-    gate = fit_gate(GateExamples.joined(both), num_domains).boosted(boost)
+    gate = fitted(GateExamples.joined(both), np.arange(len(queries)))
     return CrossFitted(gate=gate, score=validation.rank(final))

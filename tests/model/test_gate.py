@@ -15,7 +15,7 @@ def test_fresh_gate_passes_the_trained_score_on():
     facts[:, 0] = 1
     gate = ScoreGate(4, 2)
     gate.standardise(facts)
-    assert torch.equal(gate(scores, facts, torch.zeros(7, dtype=torch.int64)), scores[0])
+    assert torch.equal(gate(scores, facts, torch.zeros(7, dtype=torch.int64), torch.tensor(0.0)), scores[0])
 
 
 def test_gate_of_all_items_equals_the_gate_of_candidates():
@@ -25,7 +25,7 @@ def test_gate_of_all_items_equals_the_gate_of_candidates():
         torch.nn.init.normal_(parameter)
     scores, facts, bucket = torch.randn(4, 3, 7), torch.randn(3, NUM_FACTS + 2), torch.randint(0, 4, (7,))
     of_candidates = gate.of_candidates(scores.permute(1, 2, 0), facts, bucket.expand(3, -1))
-    torch.testing.assert_close(gate(scores, facts, bucket), of_candidates)
+    torch.testing.assert_close(gate(scores, facts, bucket, torch.tensor(0.0)), of_candidates)
 
 
 def test_support_bucket_edges():
@@ -45,11 +45,10 @@ def test_query_facts_by_hand():
     assert facts[4].tolist() == pytest.approx([1, 0, 0, 0, 0, 0, 0, 1])
 
 
-def test_boosted_gate_raises_cold_items_alone():
+def test_the_boost_raises_cold_items_alone():
     gate, facts = ScoreGate(2, 2), torch.ones(3, NUM_FACTS + 2)
     scores, bucket = torch.randn(2, 3, 7), torch.tensor([0, 1, 2, 3, 0, 1, 2])
-    before = gate(scores, facts, bucket)
-    raised = gate.boosted(0.5)(scores, facts, bucket) - before
+    raised = gate(scores, facts, bucket, torch.tensor(0.5)) - gate(scores, facts, bucket, torch.tensor(0.0))
     torch.testing.assert_close(raised, 0.5 * (bucket == 0).float().expand(3, -1))
 
 

@@ -74,7 +74,7 @@ def test_what_decides_is_what_lifts_an_item_most_above_its_like(artifacts: dict[
     model, domain = lister.model, 1
     events = read_events(artifacts["sequences"], model.vocabulary)
     assert model.scoring is not None
-    memory = replace(model.scoring.memory, offsets=events.offsets, item=events.item, time_s=events.time_s)
+    memory = model.scoring.memory.with_events(events)
     scoring = Scoring.of(model.scoring.experts, memory, model.scoring.gate)
     user = np.arange(12)
     queries = queries_at(events, user, np.full_like(user, domain), np.full_like(user, memory.last_s + 1))

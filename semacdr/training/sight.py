@@ -1,0 +1,49 @@
+"""Validation targets as the experts see them: with the memory of the fit, or with one that is up to date."""
+
+# Shapes: Q queries, I items of one domain, X columns (the trained score first), F facts.
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from semacdr.model.experts import FloatArray
+from semacdr.model.gate import query_facts
+from semacdr.model.histories import IntArray
+from semacdr.model.scorer import FinalScorer, Scoring
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The same targets, as the experts see them with one memory."""
+
+    scores: Callable[[IntArray, int], Tensor]
+    """From positions of queries and their domain to scores of the domain's items: [X, Q, I]."""
+    facts: FloatArray
+    """Of all queries: [Q, F]."""
+    support: Callable[[IntArray, IntArray], IntArray]
+    """From ``item_index`` and times, of one shape when broadcast, to the items' support then."""
+
+    @classmethod
+    def at_fit(cls, scorer: FinalScorer) -> "Sight":
+        """With the memory of the fit, however long ago that is at a target: what evaluation asks with."""
+        scoring, num_domains = scoring_of(scorer), len(scorer.vocabulary.domains)
+        support_R = np.bincount(scoring.memory.item, minlength=scoring.memory.bounds[-1][1]).astype(np.int64)
+        facts = query_facts(scorer.events, scorer.queries, scoring.memory.last_s, num_domains)
+        return cls(scorer.scores, facts, lambda item, _: support_R[item])
+
+    @classmethod
+    def up_to_date(cls, scorer: FinalScorer) -> "Sight":
+        """With every event strictly before each target: what serving asks with."""
+        scoring, num_domains = scoring_of(scorer), len(scorer.vocabulary.domains)
+        memory = scoring.memory.with_events(scorer.events)
+        of_today = replace(scorer, scoring=replace(scoring, memory=memory))
+        facts = query_facts(scorer.events, scorer.queries, scorer.queries.time_s, num_domains)
+        return cls(of_today.scores, facts, memory.support_before)
+
+
+def scoring_of(scorer: FinalScorer) -> Scoring:
+    """Return the experts and the gate of a scorer that has them."""
+    assert scorer.scoring is not None
+    return scorer.scoring
