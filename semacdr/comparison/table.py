@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from semacdr.errors import ConfigError, examples
-from semacdr.evaluation.statistics import Difference, holm, paired_bootstrap
 from semacdr.model.ranking import hit, ndcg
+from semacdr.statistics import Difference, holm, paired_bootstrap
 from semacdr.store import Artifact
 
 SAME = ("protocol", "candidates", "fit", "part", "ties", "candidate_seed")

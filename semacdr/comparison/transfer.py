@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from semacdr.comparison.table import KEYS, Comparison, compare, macro_means, per_target
-from semacdr.evaluation.statistics import Difference, paired_bootstrap
+from semacdr.statistics import Difference, paired_bootstrap
 from semacdr.store import Artifact
 
 CONTROLS = ("source-off", "source-shuffled", "source-unrelated")

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semacdr.model.histories import IntArray
-
 SAMPLES = 2_000
 _SAMPLES_AT_A_TIME = 200
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,27 +39,39 @@ def paired_bootstrap(
         samples: bootstrap samples.
         seed: of the samples.
     """
+    every_user_U = np.ones((1, int(user_T.max()) + 1))
+    mean = float(_macro_means(gain_T, user_T, domain_T, every_user_U)[0])
+    sample_S = bootstrap_means(gain_T, user_T, domain_T, samples=samples, seed=seed)
+    least = min(int((sample_S <= 0).sum()), int((sample_S >= 0).sum()))
+    low, high = np.quantile(sample_S, [0.025, 0.975])
+    return Difference(mean, float(low), float(high), min(1.0, 2 * (least + 1) / (samples + 1)))
+
+
+def bootstrap_means(
+    gain_T: FloatArray, user_T: IntArray, domain_T: IntArray, *, samples: int = SAMPLES, seed: int = 0
+) -> FloatArray:
+    """Return the macro mean of per-target gains in each bootstrap sample; see ``paired_bootstrap``."""
     user_T = np.unique(user_T, return_inverse=True)[1]
     num_users = int(user_T.max()) + 1
-    sums, counts = [], []
-    for domain in np.unique(domain_T):
-        here = domain_T == domain
-        sums.append(np.bincount(user_T[here], gain_T[here], minlength=num_users))
-        counts.append(np.bincount(user_T[here], minlength=num_users).astype(np.float64))
-    mean = float(np.mean([total.sum() / count.sum() for total, count in zip(sums, counts, strict=True)]))
     rng = np.random.default_rng(seed)
     drawn = []
     for start in range(0, samples, _SAMPLES_AT_A_TIME):
         size = min(_SAMPLES_AT_A_TIME, samples - start)
         times_SU = rng.multinomial(num_users, np.full(num_users, 1 / num_users), size).astype(np.float64)
-        means = [
-            (times_SU @ total) / np.maximum(times_SU @ count, 1) for total, count in zip(sums, counts, strict=True)
-        ]
-        drawn.append(np.mean(means, axis=0))
-    sample_S = np.concatenate(drawn)
-    least = min(int((sample_S <= 0).sum()), int((sample_S >= 0).sum()))
-    low, high = np.quantile(sample_S, [0.025, 0.975])
-    return Difference(mean, float(low), float(high), min(1.0, 2 * (least + 1) / (samples + 1)))
+        drawn.append(_macro_means(gain_T, user_T, domain_T, times_SU))
+    return np.concatenate(drawn)
+
+
+def _macro_means(gain_T: FloatArray, user_T: IntArray, domain_T: IntArray, times_SU: FloatArray) -> FloatArray:
+    """The macro means with each user counted so many times."""
+    means, num_users = [], times_SU.shape[1]
+    for domain in np.unique(domain_T):
+        here = domain_T == domain
+        total_U = np.bincount(user_T[here], gain_T[here], minlength=num_users)
+        count_U = np.bincount(user_T[here], minlength=num_users).astype(np.float64)
+        means.append((times_SU @ total_U) / np.maximum(times_SU @ count_U, 1))
+    macro_S: FloatArray = np.mean(means, axis=0)
+    return macro_S
 
 
 def holm(p: Sequence[float]) -> list[float]:

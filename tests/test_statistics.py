@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from semacdr.evaluation.statistics import holm, paired_bootstrap
+from semacdr.statistics import holm, paired_bootstrap
 
 
 def test_bootstrap_of_one_domain_agrees_with_the_normal_interval():
