@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from semacdr.model.gate import ScoreGate, support_bucket
+from semacdr.model.gate import ScoreGate
 from semacdr.model.histories import IntArray
 from semacdr.model.ranking import CHUNK_SCORES, chunks, histories_of
 from semacdr.training.sight import Sight
@@ -59,10 +59,7 @@ def _boosts_needed(gate: ScoreGate, validation: Validation, sight: Sight, chosen
     The k-th cold item has to pass what is the eleventh less k-th of the others then; infinite: there are too few.
     """
     queries, (start, stop) = validation.queries, validation.inputs.vocabulary.bounds[domain]
-    support_QI = sight.support(np.arange(start, stop), queries.time_s[chosen, None])
-    bucket_QI = torch.from_numpy(np.broadcast_to(support_bucket(support_QI), (len(chosen), stop - start)).copy())
-    score_QIX = sight.scores(chosen, domain).permute(1, 2, 0)
-    final_QI = gate.of_candidates(score_QIX, torch.from_numpy(sight.facts[chosen]), bucket_QI)
+    final_QI, bucket_QI = sight.final(gate, queries, chosen, domain, (start, stop))
     row, item = histories_of(validation.events, queries, chosen, domain)
     final_QI[torch.from_numpy(row), torch.from_numpy(item - start)] = -torch.inf
     cold_QK, warm_QK = (

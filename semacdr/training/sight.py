@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from semacdr.model.experts import FloatArray
-from semacdr.model.gate import query_facts
-from semacdr.model.histories import IntArray
+from semacdr.model.gate import ScoreGate, query_facts, support_bucket
+from semacdr.model.histories import IntArray, Queries
 from semacdr.model.scorer import FinalScorer, Scoring
 
 
@@ -41,6 +43,16 @@ class Sight:
         of_today = replace(scorer, scoring=replace(scoring, memory=memory))
         facts = query_facts(scorer.events, scorer.queries, scorer.queries.time_s, num_domains)
         return cls(of_today.scores, facts, memory.support_before)
+
+    def final(
+        self, gate: ScoreGate, queries: Queries, chosen: IntArray, domain: int, bounds: tuple[int, int]
+    ) -> tuple[Float[Tensor, "queries items"], Int[Tensor, "queries items"]]:
+        """Return the final scores of a domain's items without a boost, and the items' buckets at the queries."""
+        support_QI = self.support(np.arange(*bounds), queries.time_s[chosen, None])
+        size = (len(chosen), bounds[1] - bounds[0])
+        bucket_QI = torch.from_numpy(np.broadcast_to(support_bucket(support_QI), size).copy())
+        score_QIX = self.scores(chosen, domain).permute(1, 2, 0)
+        return gate.of_candidates(score_QIX, torch.from_numpy(self.facts[chosen]), bucket_QI), bucket_QI
 
 
 def scoring_of(scorer: FinalScorer) -> Scoring:
