@@ -100,9 +100,7 @@ def main() -> None:
     first, both = (gates(validation, seen, arguments.seed) for seen in ([sights["of the fit"]], list(sights.values())))
     place = f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(f"{place}, seed {arguments.seed}, {len(validation.queries):,} targets; {' '.join(inputs.vocabulary.domains)}")
-    print(
-        "| memory, gate fitted with, cold_share | HR@10 / NDCG@10 | cold HR@10 | cold targets | cold shown | items |"
-    )
+    print("| memory, gate fitted with, cold_share | HR@10 / NDCG@10 | cold HR@10 | cold targets | cold shown | items |")
     print("| --- | --- | --- | --- | --- | --- |")
     for memory_name, sight in sights.items():
         show(f"{memory_name}, of the fit, 0", validation, sight, first, 0.0, arguments.seed)

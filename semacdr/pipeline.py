@@ -191,7 +191,9 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
 
 
 def _young_checkpoint(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
-    """The current checkpoint, if it is young enough, of today's configuration, and knows no item that is gone."""
+    """The current checkpoint, if it is young enough, of today's configuration and format, and no item of it is gone."""
+    from semacdr.model.checkpoint import is_readable
+
     dataset, store = context.dataset, context.store
     try:
         last = store.get(dataset.name, "checkpoint")
@@ -199,6 +201,8 @@ def _young_checkpoint(context: Context, inputs: Mapping[str, Artifact]) -> dict[
         return None
     age = datetime.now(UTC) - datetime.fromisoformat(last.manifest.created_at)
     if age >= timedelta(days=dataset.training.max_age_days) or last.manifest.config != _training_config(dataset):
+        return None
+    if not is_readable(last.path):
         return None
     keys = ["domain", "item_id"]
     known = pl.scan_parquet(last.path / "vocabulary.parquet").select(keys)
@@ -376,7 +380,7 @@ STAGES: tuple[Stage, ...] = (
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=4,
+        revision=5,
     ),
     Stage(
         name="evaluation",

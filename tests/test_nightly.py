@@ -13,6 +13,7 @@ import torch
 from semacdr.cli import main
 from semacdr.dataset import load_dataset
 from semacdr.errors import ConfigError, StoreError
+from semacdr.model import checkpoint
 from semacdr.pipeline import STAGES, Context, find_stage, run_stage
 from semacdr.recommendations import Recommender
 from semacdr.settings import Settings
@@ -92,6 +93,19 @@ def test_new_item_and_user_go_through_one_night_without_training(nights: tuple[N
     cold = details["cold"]["films"]
     assert 0 <= cold["top_10"] <= 1
     assert third["recommendations"].manifest.metrics["cold_share_top_10"] == details["cold"]["all"]["top_10"]
+
+
+def test_checkpoint_that_this_version_cannot_read_is_not_kept(
+    nights: tuple[Nights, list[dict[str, Artifact]]], monkeypatch: pytest.MonkeyPatch
+):
+    context, training = nights[0].context, find_stage("training")
+    assert training.keeps is not None
+    inputs = {name: context.store.get(context.dataset.name, name) for name in training.inputs}
+    kept = training.keeps(context, inputs)
+    assert kept is not None
+    assert kept["checkpoint"].reference == nights[1][0]["checkpoint"].reference
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", checkpoint.FORMAT_VERSION + 1)
+    assert training.keeps(context, inputs) is None
 
 
 def test_what_passed_is_in_production_and_sql_tells_why(nights: tuple[Nights, list[dict[str, Artifact]]]):

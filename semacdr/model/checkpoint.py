@@ -35,7 +35,7 @@ from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.vocabulary import COLUMNS, Vocabulary
 from semacdr.tables import CONTRACT_VERSIONS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
 _REDO = "restore the artifact, or run the training stage again"
 
@@ -157,6 +157,15 @@ def save_checkpoint(
     }
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     vocabulary.table.write_parquet(folder / VOCABULARY_FILE)
+
+
+def is_readable(folder: Path) -> bool:
+    """Return whether a checkpoint's config is one that this version of SemaCDR reads."""
+    try:
+        _read_config(folder / CONFIG_FILE)
+    except StoreError:
+        return False
+    return True
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> LoadedModel:
