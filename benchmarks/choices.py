@@ -9,6 +9,7 @@ A row is that of ``semacdr evaluate --model``, such as ``semacdr:no-texts:unifor
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -44,6 +45,7 @@ def main() -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before", flush=True)
     print("| row | seed | HR@10 | NDCG@10 | CPU s |\n| --- | --- | --- | --- | --- |", flush=True)
     with tempfile.TemporaryDirectory(prefix="semacdr-choices-") as folder:
+        found: dict[str, list[float]] = {}
         sequences.build(split, inputs["interactions"], Path(folder), DuckDbSettings())
         for row in rows:
             for seed in arguments.seeds:
@@ -51,7 +53,9 @@ def main() -> None:
                 config = Training(preset=str(row.preset), overrides=dict(row.overrides), seed=seed)
                 score = validate_config(config, split, inputs | {"sequences": Path(folder)}, Run(1), Progress())
                 spent = time.process_time() - started
+                found.setdefault(row.name, []).append(round(score.ndcg_10, 4))
                 print(f"| {row.name} | {seed} | {score.hr_10:.4f} | {score.ndcg_10:.4f} | {spent:.0f} |", flush=True)
+    print(json.dumps({"benchmark": "choices", "ndcg_10": found}))
 
 
 if __name__ == "__main__":

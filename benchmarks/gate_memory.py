@@ -10,6 +10,7 @@ items are wanted in the first ten ranks, relative to the targets. Test targets a
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,8 +55,8 @@ def gates(validation: Validation, sights: Sequence[Sight], seed: int) -> list[Sc
     return fitted[::-1]
 
 
-def show(name: str, validation: Validation, sight: Sight, of_half: list[ScoreGate], share: float, seed: int) -> None:
-    """Print a row."""
+def show(name: str, validation: Validation, sight: Sight, of_half: list[ScoreGate], share: float, seed: int) -> float:
+    """Print a row; return its NDCG@10."""
     queries, bounds, both = validation.queries, validation.inputs.vocabulary.bounds, halves(validation)
     # The boosts of a half come from the targets that its gate was fitted on.
     boosts = [cold_boosts(gate, validation, sight, one, share) for gate, one in zip(of_half, both[::-1], strict=True)]
@@ -78,6 +79,7 @@ def show(name: str, validation: Validation, sight: Sight, of_half: list[ScoreGat
         [f"{len(np.unique(ranks.top[one])):,}" for one in domains],
     )
     print(f"| {name} | {' / '.join(cells)} | " + " | ".join(" ".join(cell) for cell in by_domain) + " |", flush=True)
+    return macro(ndcg(ranks.rank, CUT), queries.domain)
 
 
 def main() -> None:
@@ -102,10 +104,16 @@ def main() -> None:
     print(f"{place}, seed {arguments.seed}, {len(validation.queries):,} targets; {' '.join(inputs.vocabulary.domains)}")
     print("| memory, gate fitted with, cold_share | HR@10 / NDCG@10 | cold HR@10 | cold targets | cold shown | items |")
     print("| --- | --- | --- | --- | --- | --- |")
+    gains, costs = {}, {}
     for memory_name, sight in sights.items():
-        show(f"{memory_name}, of the fit, 0", validation, sight, first, 0.0, arguments.seed)
-        for share in COLD_SHARES:
+        before = show(f"{memory_name}, of the fit, 0", validation, sight, first, 0.0, arguments.seed)
+        values = [
             show(f"{memory_name}, both, {share:g}", validation, sight, both, share, arguments.seed)
+            for share in COLD_SHARES
+        ]
+        gains[memory_name] = round(values[0] - before, 4)
+        costs[memory_name] = round(values[0] - values[COLD_SHARES.index(1.0)], 4)
+    print(json.dumps({"benchmark": "gate_memory", "gain_of_both": gains, "cost_of_cold_share_1": costs}))
 
 
 if __name__ == "__main__":
