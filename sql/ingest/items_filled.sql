@@ -1,6 +1,6 @@
--- One row per file with records: how many have a value in each column.
+-- One row: how many records of some files there are, and how many have a value in each column.
+-- Parameters: $file_ids.
 select
-    items_raw.file_number,
     count(*) as num_records,
     count(items_raw.item_id) as item_id,
     count(items_raw.title) as title,
@@ -9,5 +9,4 @@ select
     count(items_raw.description) as description,
     count(items_raw.price) as price
 from items_raw
-group by items_raw.file_number
-order by items_raw.file_number
+where list_contains($file_ids, items_raw.file_number)

@@ -1,5 +1,6 @@
--- One row per raw item record of one domain, judged.
--- Reads: fields (the files' records as text).
+-- One row per raw item record of one file, judged.
+-- Reads: fields (the file's records as text).
+-- Parameters: $file_id.
 insert into items_raw
 with judged as (
     select
@@ -13,7 +14,7 @@ with judged as (
 )
 
 select
-    judged.file_number,
+    $file_id as file_number,
     judged.line,
     judged.item as item_id,
     judged.title,

@@ -1,7 +1,7 @@
--- One row per raw record of one domain, judged; those from $until_s on count as not yet come.
--- Events of one user, time and item stand together, in any order: a longer key sorts far slower.
--- Reads: fields (the files' records as text).
--- Parameters: $time_format, $min_timestamp_s, $max_timestamp_s, $until_s (may be null).
+-- One row per raw record of one file, judged; those from $until_s on count as not yet come.
+-- Reads: fields (the file's records as text).
+-- Parameters: $file_id, $time_format, $min_timestamp_s, $max_timestamp_s, $until_s (may be null).
+insert into interactions_raw
 with parsed as (
     select
         fields.*,
@@ -16,27 +16,31 @@ with parsed as (
     from fields
 ),
 
-timed as (
+-- The rare other texts in a column of their own: else DuckDB would take the slow way for all.
+told as (
     select
         parsed.*,
+        case when parsed.whole_number is null then trimmed(parsed.timestamp) end as time_text
+    from parsed
+),
+
+timed as (
+    select
+        told.*,
         -- Fractions of a second are cut. Times without a zone are UTC: the session's time zone.
         case $time_format
             when 'seconds'
-                then
-                    coalesce(
-                        parsed.whole_number,
-                        seconds(try_cast(trimmed(parsed.timestamp) as decimal(38, 9)))
-                    )
+                then coalesce(told.whole_number, seconds(try_cast(told.time_text as decimal(38, 9))))
             when 'milliseconds'
                 then
                     coalesce(
-                        seconds(parsed.whole_number / 1000),
-                        seconds(try_cast(trimmed(parsed.timestamp) as decimal(38, 9)) / 1000)
+                        seconds(told.whole_number / 1000),
+                        seconds(try_cast(told.time_text as decimal(38, 9)) / 1000)
                     )
             when 'iso8601'
-                then seconds(epoch(try_cast(trimmed(parsed.timestamp) as timestamptz)))
+                then seconds(epoch(try_cast(trimmed(told.timestamp) as timestamptz)))
         end as whole_seconds
-    from parsed
+    from told
 ),
 
 judged as (
@@ -63,7 +67,7 @@ judged as (
 )
 
 select
-    judged.file_number,
+    $file_id as file_number,
     judged.line,
     judged.trimmed_user_id as user_id,
     judged.trimmed_item_id as item_id,
@@ -92,4 +96,3 @@ select
     end as record
 from judged
 where judged.reason is not null or $until_s is null or judged.whole_seconds < $until_s
-order by user_id, timestamp_s, item_id
