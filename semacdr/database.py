@@ -6,6 +6,7 @@ The SQL stands in ``sql/`` of a checkout, and beside the package in an installed
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,6 +69,16 @@ def _no_room(parent: Path, error: duckdb.IOException) -> StoreError:
     return StoreError(
         f"DuckDB cannot work below {parent}", found=error, do="make room or mend the permissions and run again"
     )
+
+
+def ahead(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches; the next one is made while the last is used."""
+    with ThreadPoolExecutor(1) as pool:
+        made = iter(batches)
+        coming = pool.submit(next, made, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, made, None)
+            yield batch
 
 
 def write_parquet(

@@ -1,6 +1,5 @@
--- One row per raw item record of one file, judged.
--- Reads: fields (the file's records as text).
--- Parameters: $file_id.
+-- One row per raw item record of one domain, judged.
+-- Reads: fields (the files' records as text).
 insert into items_raw
 with judged as (
     select
@@ -14,7 +13,7 @@ with judged as (
 )
 
 select
-    $file_id as file_number,
+    judged.file_number,
     judged.line,
     judged.item as item_id,
     judged.title,

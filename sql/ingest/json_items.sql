@@ -13,6 +13,7 @@ with extracted as (
 )
 
 select
+    extracted.file_number,
     extracted.line,
     coalesce(extracted.record, extracted.text) as record,
     coalesce(

@@ -1,17 +1,12 @@
 -- The tables of one domain's ingest.
--- interactions_raw, items_raw: one row per raw record; reason is null for those accepted so far.
--- duplicate_events: one row per accepted event that had come before (by file, line).
+-- event_rejects: one row per raw record of an event that was not accepted.
+-- items_raw: one row per raw record of an item; reason is null for those accepted so far.
 -- rejected: one row per raw record that was not accepted, in all domains; made once.
 -- files: one row per raw file of a table; numbers are by path.
--- Temporary: what is in the database's file is packed first, which takes longer than all the rest.
-create or replace temp table interactions_raw (
+create or replace table event_rejects (
     file_number integer not null,
     line bigint not null,
-    user_id varchar,
-    item_id varchar,
-    timestamp_s bigint,
-    rating double,
-    reason varchar,
+    reason varchar not null,
     record varchar
 );
 
@@ -26,14 +21,6 @@ create or replace table items_raw (
     price varchar,
     reason varchar,
     record varchar
-);
-
-create or replace table duplicate_events (
-    file_number integer not null,
-    line bigint not null,
-    user_id varchar not null,
-    item_id varchar not null,
-    timestamp_s bigint not null
 );
 
 create table if not exists rejected (

@@ -1,7 +1,8 @@
--- One row per raw record of one file, judged; those from $until_s on count as not yet come.
--- Reads: fields (the file's records as text).
--- Parameters: $file_id, $time_format, $min_timestamp_s, $max_timestamp_s, $until_s (may be null).
-insert into interactions_raw
+-- One row per raw record of one domain, judged; those from $until_s on count as not yet come.
+-- Events of one user, time and item stand together, in any order. What is sorted is kept short:
+-- place holds the file's number above 40 bits of the line's.
+-- Reads: fields (the files' records as text).
+-- Parameters: $time_format, $min_timestamp_s, $max_timestamp_s, $until_s (may be null).
 with parsed as (
     select
         fields.*,
@@ -67,8 +68,7 @@ judged as (
 )
 
 select
-    $file_id as file_number,
-    judged.line,
+    (cast(judged.file_number as bigint) << 40) | judged.line as place,
     judged.trimmed_user_id as user_id,
     judged.trimmed_item_id as item_id,
     case when judged.reason is null then judged.whole_seconds end as timestamp_s,
@@ -96,3 +96,4 @@ select
     end as record
 from judged
 where judged.reason is not null or $until_s is null or judged.whole_seconds < $until_s
+order by user_id, timestamp_s, item_id
