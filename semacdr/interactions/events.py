@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +36,7 @@ class Events:
 
     records: int = 0
     """Blank lines left out."""
-    filled: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    filled: dict[int, set[str]] = field(default_factory=dict)
     """Number of a file with records -> the source's columns that have a value in it."""
     accepted: int = 0
     users: int = 0
@@ -94,7 +93,7 @@ def _noted(batches: Iterable[pa.RecordBatch], events: Events) -> Iterator[pa.Rec
         events.records += len(batch)
         numbers = pc.shift_right(batch.column("place"), 40)
         for number in pc.unique(numbers).to_pylist():
-            events.filled[number].update()
+            events.filled.setdefault(number, set())
         for name, column in FILLED_BY.items():
             for number in pc.unique(numbers.filter(batch.column(name).is_valid())).to_pylist():
                 events.filled[number].add(column)
@@ -148,13 +147,14 @@ def _counted(batches: Iterable[pa.RecordBatch], domain: str, events: Events) -> 
     for batch in batches:
         if not len(batch):
             continue
-        users, times = batch.column("user_id"), pc.min_max(batch.column("timestamp_s")).as_py()
+        users, times = batch.column("user_id"), batch.column("timestamp_s").to_numpy()
         events.accepted += len(batch)
         events.users += pc.sum(pc.not_equal(users[1:], users[:-1])).as_py() or 0
         events.users += users[0] != last_user
         last_user = users[-1]
-        events.first_timestamp_s = min(times["min"], events.first_timestamp_s or times["min"])
-        events.last_timestamp_s = max(times["max"], events.last_timestamp_s or times["max"])
+        known = [time_s for time_s in (events.first_timestamp_s, events.last_timestamp_s) if time_s is not None]
+        events.first_timestamp_s = min(int(times.min()), *known)
+        events.last_timestamp_s = max(int(times.max()), *known)
         domains = pa.repeat(domain, len(batch))
         columns = [domains if name == "domain" else batch.column(name) for name in INTERACTIONS.names]
         yield pa.record_batch(columns, schema=INTERACTIONS)

@@ -55,7 +55,7 @@ class RecordStream:
         self._batches = batches
         self._error: SemacdrError | None = None
 
-    def consume(self, connection: duckdb.DuckDBPyConnection, name: str, use: Callable[[], None]) -> None:
+    def consume(self, connection: duckdb.DuckDBPyConnection, name: str, use: Callable[[], object]) -> None:
         """Register the stream as view ``name`` and call ``use``, which reads it once.
 
         Raises:

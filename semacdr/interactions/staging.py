@@ -27,7 +27,7 @@ def read_records(
     source: Source,
     files: Mapping[int, Path],
     advance: Advance,
-    use: Callable[[], None],
+    use: Callable[[], object],
 ) -> None:
     """Call ``use``, which reads the view ``fields`` once: the records of all the files as text.
 
