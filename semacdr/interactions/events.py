@@ -153,8 +153,8 @@ def _counted(batches: Iterable[pa.RecordBatch], domain: str, events: Events) -> 
         events.users += users[0] != last_user
         last_user = users[-1]
         known = [time_s for time_s in (events.first_timestamp_s, events.last_timestamp_s) if time_s is not None]
-        events.first_timestamp_s = min(int(times.min()), *known)
-        events.last_timestamp_s = max(int(times.max()), *known)
+        events.first_timestamp_s = min([int(times.min()), *known])
+        events.last_timestamp_s = max([int(times.max()), *known])
         domains = pa.repeat(domain, len(batch))
         columns = [domains if name == "domain" else batch.column(name) for name in INTERACTIONS.names]
         yield pa.record_batch(columns, schema=INTERACTIONS)
