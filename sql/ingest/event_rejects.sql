@@ -4,7 +4,7 @@
 insert into event_rejects
 select
     refused.place >> 40 as file_number,
-    refused.place & 1099511627775 as line,
+    refused.place & 1099511627775 as line, -- noqa: RF04
     coalesce(refused.reason, 'duplicate event') as reason,
     case
         when refused.reason is not null then refused.record

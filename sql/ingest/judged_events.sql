@@ -31,7 +31,11 @@ timed as (
         -- Fractions of a second are cut. Times without a zone are UTC: the session's time zone.
         case $time_format
             when 'seconds'
-                then coalesce(told.whole_number, seconds(try_cast(told.time_text as decimal(38, 9))))
+                then
+                    coalesce(
+                        told.whole_number,
+                        seconds(try_cast(told.time_text as decimal(38, 9)))
+                    )
             when 'milliseconds'
                 then
                     coalesce(
