@@ -5,7 +5,8 @@ The SQL stands in ``sql/`` of a checkout, and beside the package in an installed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,9 +71,37 @@ def _no_room(parent: Path, error: duckdb.IOException) -> StoreError:
     )
 
 
-def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table], group_rows: int) -> None:
-    """Write row groups of one size: DuckDB's own batches depend on its threads, the file must not."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+def ahead(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches; the next one is made while the last is used."""
+    with ThreadPoolExecutor(1) as pool:
+        made = iter(batches)
+        coming = pool.submit(next, made, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, made, None)
+            yield batch
+
+
+def write_parquet(
+    path: Path,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch | pa.Table],
+    group_rows: int,
+    delta: Sequence[str] = (),
+) -> None:
+    """Write row groups of one size: DuckDB's own batches depend on its threads, the file must not.
+
+    Args:
+        path: the file.
+        schema: its columns.
+        batches: its rows.
+        group_rows: rows of a group.
+        delta: columns of integers that hardly repeat: written as differences, in half the time of a dictionary.
+    """
+    encoding = dict.fromkeys(delta, "DELTA_BINARY_PACKED")
+    repeating = [name for name in schema.names if name not in delta] if delta else True
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=repeating, column_encoding=encoding or None
+    ) as writer:
         waiting = schema.empty_table()
         for batch in batches:
             table = batch if isinstance(batch, pa.Table) else pa.table(batch)

@@ -12,10 +12,11 @@ import pyarrow as pa
 import structlog
 
 from semacdr.database import read_sql, work_database, write_parquet
-from semacdr.dataset import DatasetConfig
+from semacdr.dataset import DatasetConfig, InteractionSource, Source
 from semacdr.errors import DataError, examples
+from semacdr.interactions.events import INTERACTIONS, ROWS_PER_GROUP, Events, write_events
 from semacdr.interactions.sources import matched_files, sources
-from semacdr.interactions.staging import stage
+from semacdr.interactions.staging import demand_fields, read_records
 from semacdr.interactions.text import MAX_DESCRIPTION, clean, item_text, price, text_hash
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
@@ -24,17 +25,6 @@ from semacdr.spread import Advance, Shard, Spread, here
 
 log = structlog.get_logger()
 
-ROWS_PER_GROUP = 100_000
-
-INTERACTIONS = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("domain", pa.string()),
-        ("item_id", pa.string()),
-        ("timestamp_s", pa.int64()),
-        ("rating", pa.float64()),
-    ]
-)
 ITEMS = pa.schema(
     [
         ("domain", pa.string()),
@@ -151,12 +141,24 @@ def ingest_domain(
     """
     with work_database(limits, outputs["interactions"]) as connection:
         connection.execute(read_sql("ingest/tables"))
-        numbered = {table: _numbered(connection, table, named) for table, named in files.items()}
+        connection.execute(read_sql("ingest/macros"))
+        events, num_items = Events(), 0
+        events_file = _part(outputs["interactions"], "interactions", domain)
         for table, source in sources(config.domains[domain]):
-            stage(connection, config, domain, table, source, numbered[table], advance)
-        records = _find_rejects(connection, domain)
+            numbered = _numbered(connection, table, config.folder, files[table])
+            if isinstance(source, InteractionSource):
+                events = write_events(connection, domain, source, config.filters, numbered, events_file, advance)
+                filled = events.filled
+            else:
+                filled, num_items = _stage_items(connection, source, numbered, advance)
+            demand_fields(connection, config, domain, table, source, numbered, filled)
+        if "interactions" not in files:
+            write_parquet(events_file, INTERACTIONS, [], ROWS_PER_GROUP)
+        connection.execute(read_sql("ingest/duplicate_items"))
+        connection.execute(read_sql("ingest/rejected"), {"domain_name": domain})
+        records = {"interactions": events.records, "items": num_items}
         rejected = _judge(connection, config, domain, records)
-        details = _write_domain(connection, config, domain, outputs)
+        details = _write_items(connection, config, domain, events, events_file, outputs["items"])
         write_parquet(
             _own_rejects(outputs["rejects"], domain), REJECTS, _query(connection, "ingest/rejects", {}), ROWS_PER_GROUP
         )
@@ -182,24 +184,25 @@ def _num_bytes(config: DatasetConfig, files: Mapping[str, list[str]]) -> int:
     return sum((config.folder / file).stat().st_size for named in files.values() for file in named)
 
 
-def _numbered(connection: duckdb.DuckDBPyConnection, table: str, files: list[str]) -> dict[int, str]:
+def _numbered(connection: duckdb.DuckDBPyConnection, table: str, folder: Path, files: list[str]) -> dict[int, Path]:
     """Give the files of a source their numbers, by which "the first record" is meant."""
-    numbered = dict(enumerate(files))
-    for number, file in numbered.items():
+    for number, file in enumerate(files):
         connection.execute(
             "insert into files values ($table, $number, $file)", {"table": table, "number": number, "file": file}
         )
-    return numbered
+    return {number: folder / file for number, file in enumerate(files)}
 
 
-def _find_rejects(connection: duckdb.DuckDBPyConnection, domain: str) -> dict[str, int]:
-    """Put every rejected record of the domain into ``rejected``; return the records of each table."""
-    connection.execute(read_sql("ingest/duplicate_events"))
-    connection.execute(read_sql("ingest/duplicate_items"))
-    connection.execute(read_sql("ingest/events"))
-    connection.execute(read_sql("ingest/rejected"), {"domain_name": domain})
-    interactions, items = connection.execute(read_sql("ingest/record_counts")).fetchall()[0]
-    return {"interactions": interactions, "items": items}
+def _stage_items(
+    connection: duckdb.DuckDBPyConnection, source: Source, files: Mapping[int, Path], advance: Advance
+) -> tuple[dict[int, set[str]], int]:
+    """Fill ``items_raw``; return the columns that have a value, of each file with records, and the records."""
+    read_records(connection, "items", source, files, advance, lambda: connection.execute(read_sql("ingest/items_raw")))
+    counted = connection.execute(read_sql("ingest/items_filled"))
+    names = [column[0] for column in counted.description or []][2:]
+    rows = counted.fetchall()
+    filled = {row[0]: {name for name, count in zip(names, row[2:], strict=True) if count} for row in rows}
+    return filled, sum(row[1] for row in rows)
 
 
 def _judge(
@@ -246,24 +249,27 @@ def _judge(
     return reject_counts
 
 
-def _write_domain(
-    connection: duckdb.DuckDBPyConnection, config: DatasetConfig, domain: str, outputs: Mapping[str, Path]
+def _write_items(
+    connection: duckdb.DuckDBPyConnection,
+    config: DatasetConfig,
+    domain: str,
+    events: Events,
+    events_file: Path,
+    output: Path,
 ) -> dict[str, Any]:
-    logged = _query(connection, "ingest/interactions", {"domain_name": domain})
-    write_parquet(_part(outputs["interactions"], "interactions", domain), INTERACTIONS, logged, ROWS_PER_GROUP)
-    events, users, first, last = connection.execute(read_sql("ingest/domain_counts")).fetchall()[0]
     tally = {"items": 0, "items_with_text": 0, "events_with_text": 0}
-    batches = _query(connection, "ingest/items", {"logged_only": config.filters.until is not None})
-    write_parquet(_part(outputs["items"], "items", domain), ITEMS, _cleaned(batches, domain, tally), ROWS_PER_GROUP)
+    parameters = {"events_file": str(events_file), "logged_only": config.filters.until is not None}
+    batches = _query(connection, "ingest/items", parameters)
+    write_parquet(_part(output, "items", domain), ITEMS, _cleaned(batches, domain, tally), ROWS_PER_GROUP)
     events_with_text = tally.pop("events_with_text")
-    share = round(events_with_text / events, 6) if events else None
+    share = round(events_with_text / events.accepted, 6) if events.accepted else None
     return {
-        "events": events,
-        "users": users,
+        "events": events.accepted,
+        "users": events.users,
         **tally,
         "event_share_with_text": share,
-        "first_timestamp_s": first,
-        "last_timestamp_s": last,
+        "first_timestamp_s": events.first_timestamp_s,
+        "last_timestamp_s": events.last_timestamp_s,
     }
 
 

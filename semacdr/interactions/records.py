@@ -1,8 +1,8 @@
-"""Raw files as streams of Arrow batches; a file is never in memory as a whole.
+"""Raw files as streams of Arrow batches, one file after the other; a file is never in memory as a whole.
 
-A stream of lines (JSONL) has the columns of ``LINES``; a stream of fields (CSV, Parquet) has line, fault, record and
-the table's own columns, all of them strings. ``fault`` says why a record cannot be read at all, and ``record`` holds
-what was found in its place.
+A stream of lines (JSONL) has the columns of ``LINES``; a stream of fields (CSV, Parquet) has file_number, line, fault,
+record and the table's own columns, all of them strings. ``fault`` says why a record cannot be read at all, and
+``record`` holds what was found in its place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -38,11 +38,13 @@ CSV_ROWS = 20_000
 CSV_MAX_SPAN = 1_000
 """Lines that one broken CSV record may swallow before the file counts as broken."""
 
-LINES = pa.schema([("line", pa.int64()), ("text", pa.string()), ("fault", pa.string()), ("record", pa.string())])
+FILE_NUMBER = pa.field("file_number", pa.int32())
+FILE_LINES = pa.schema([("line", pa.int64()), ("text", pa.string()), ("fault", pa.string()), ("record", pa.string())])
+LINES = FILE_LINES.insert(0, FILE_NUMBER)
 
 
 class RecordStream:
-    """Batches of one file, to be read once by DuckDB.
+    """Batches of all files of a source, to be read once by DuckDB.
 
     DuckDB turns an exception of its source into an error of its own, so ours is kept here and raised again by
     ``consume``.
@@ -53,16 +55,16 @@ class RecordStream:
         self._batches = batches
         self._error: SemacdrError | None = None
 
-    def consume(self, connection: duckdb.DuckDBPyConnection, name: str, use: Callable[[], None]) -> None:
+    def consume(self, connection: duckdb.DuckDBPyConnection, name: str, use: Callable[[], object]) -> None:
         """Register the stream as view ``name`` and call ``use``, which reads it once.
 
         Raises:
-            DataError: the file is broken.
+            DataError: a file is broken.
         """
         connection.register(name, pa.RecordBatchReader.from_batches(self.schema, self._guarded()))
         try:
             use()
-        except duckdb.Error:
+        except (duckdb.Error, pa.ArrowException, OSError):
             if self._error is not None:
                 raise self._error from None
             raise
@@ -77,13 +79,13 @@ class RecordStream:
             raise
 
 
-def open_lines(path: Path, advance: Advance) -> RecordStream:
-    """Return the lines of a text file, numbered from 1; the number counts every line."""
-    return RecordStream(LINES, _line_batches(path, advance))
+def open_lines(files: Mapping[int, Path], advance: Advance) -> RecordStream:
+    """Return the lines of text files, numbered from 1 in each; the number counts every line."""
+    return RecordStream(LINES, _in_turn(files, lambda path: _line_batches(path, advance)))
 
 
-def open_fields(path: Path, source: Source, columns: Sequence[str], advance: Advance) -> RecordStream:
-    """Return the records of a CSV or Parquet file with the table's columns; unmapped ones are null."""
+def open_fields(files: Mapping[int, Path], source: Source, columns: Sequence[str], advance: Advance) -> RecordStream:
+    """Return the records of CSV or Parquet files with the table's columns; unmapped ones are null."""
     schema = pa.schema(
         [
             ("line", pa.int64()),
@@ -93,7 +95,18 @@ def open_fields(path: Path, source: Source, columns: Sequence[str], advance: Adv
         ]
     )
     batches = _csv_batches if source.format == "csv" else _parquet_batches
-    return RecordStream(schema, batches(path, source, schema, advance))
+    return RecordStream(
+        schema.insert(0, FILE_NUMBER), _in_turn(files, lambda path: batches(path, source, schema, advance))
+    )
+
+
+def _in_turn(
+    files: Mapping[int, Path], batches: Callable[[Path], Iterator[pa.RecordBatch]]
+) -> Iterator[pa.RecordBatch]:
+    for number, path in files.items():
+        for batch in batches(path):
+            numbers = pa.repeat(pa.scalar(number, FILE_NUMBER.type), len(batch))
+            yield pa.record_batch([numbers, *batch.columns], schema=batch.schema.insert(0, FILE_NUMBER))
 
 
 def field_names(path: Path, source: Source) -> list[str]:
@@ -162,7 +175,7 @@ def _line_batches(path: Path, advance: Advance) -> Iterator[pa.RecordBatch]:
         if _is_utf8(block) and np.diff(offsets).max() <= MAX_LINE_BYTES:
             text = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(block))
             nothing = pa.nulls(len(ends), pa.string())
-            yield pa.record_batch([numbers, text, nothing, nothing], schema=LINES)
+            yield pa.record_batch([numbers, text, nothing, nothing], schema=FILE_LINES)
         else:
             yield _judged_lines(numbers, [block[a:b] for a, b in itertools.pairwise(offsets)])
 
@@ -178,7 +191,7 @@ def _judged_lines(numbers: pa.Array, lines: list[bytes]) -> pa.RecordBatch:
     ]
     return pa.record_batch(
         [numbers, pa.array(texts, pa.string()), pa.array(faults, pa.string()), pa.array(records, pa.string())],
-        schema=LINES,
+        schema=FILE_LINES,
     )
 
 

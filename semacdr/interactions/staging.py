@@ -1,14 +1,15 @@
-"""Raw records of one domain in a DuckDB database, judged one by one; what does not fit into memory spills to disk."""
+"""Raw records of one domain as DuckDB reads them, and the check that the fields which the TOML names are there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import duckdb
 
 from semacdr.database import read_sql
-from semacdr.dataset import DatasetConfig, Filters, InteractionSource, Source
+from semacdr.dataset import DatasetConfig, Source
 from semacdr.errors import ConfigError, close_names
 from semacdr.interactions.records import field_names, open_fields, open_lines
 from semacdr.spread import Advance
@@ -20,78 +21,68 @@ COLUMNS = {
 REQUIRED = {"interactions": {"user_id", "item_id", "timestamp"}, "items": {"item_id"}}
 
 
-def stage(
+def read_records(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    source: Source,
+    files: Mapping[int, Path],
+    advance: Advance,
+    use: Callable[[], object],
+) -> None:
+    """Call ``use``, which reads the view ``fields`` once: the records of all the files as text.
+
+    Raises:
+        DataError: a file is broken.
+    """
+    if source.format != "jsonl":
+        open_fields(files, source, COLUMNS[table], advance).consume(connection, "fields", use)
+        return
+    mapped = list(source.columns)
+    # A JSON pointer names a field of the object whatever characters its name has.
+    paths = ["/" + source.columns[name].replace("~", "~0").replace("/", "~1") for name in mapped]
+    positions = {name: mapped.index(name) + 1 if name in mapped else None for name in COLUMNS[table]}
+    connection.execute("set variable paths = $paths", {"paths": paths})
+    connection.execute("set variable positions = $positions", {"positions": positions})
+
+    def use_lines() -> None:
+        connection.execute(read_sql(f"ingest/json_{table}"))
+        use()
+        connection.execute("drop view fields")
+
+    open_lines(files, advance).consume(connection, "lines", use_lines)
+
+
+def demand_fields(
     connection: duckdb.DuckDBPyConnection,
     config: DatasetConfig,
     domain: str,
     table: str,
     source: Source,
-    files: Mapping[int, str],
-    advance: Advance,
+    files: Mapping[int, Path],
+    filled: Mapping[int, set[str]],
 ) -> None:
-    """Read every file of one source into ``interactions_raw`` or ``items_raw``.
+    """Check that the fields of columns without any value exist.
+
+    Args:
+        connection: reads the files again.
+        config: the data set.
+        domain: which of its domains.
+        table: which table the source fills.
+        source: where its records come from.
+        files: by number.
+        filled: the columns that have a value, of each file with records.
 
     Raises:
         ConfigError: a mapped field is in no record of a file (of all the files, where the column may be null).
-        DataError: a file is broken.
     """
-    optional = set(source.columns) - REQUIRED[table]
-    for number, file in files.items():
-        parameters = {"file_id": number, **_times(source, config.filters)}
-        _stage_file(connection, table, source, config.folder / file, parameters, advance)
-        if empty := _empty_columns(connection, table, [number]) & REQUIRED[table]:
-            found = _fields(connection, config.folder / file, source)
-            _demand(empty, found, source, f"data set {config.name}, domain {domain}, {file}")
-    if empty := _empty_columns(connection, table, [*files]) & optional:
-        found = set().union(*(_fields(connection, config.folder / file, source) for file in files.values()))
+    for number, columns in filled.items():
+        if empty := REQUIRED[table] - columns:
+            path = files[number]
+            place = f"data set {config.name}, domain {domain}, {os.path.relpath(path, config.folder)}"
+            _demand(empty, _fields(connection, path, source), source, place)
+    if filled and (empty := set(source.columns) - REQUIRED[table] - set().union(*filled.values())):
+        found = set().union(*(_fields(connection, path, source) for path in files.values()))
         _demand(empty, found, source, f"data set {config.name}, domain {domain}, {', '.join(source.files)}")
-
-
-def _stage_file(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    source: Source,
-    path: Path,
-    parameters: Mapping[str, object],
-    advance: Advance,
-) -> None:
-    def judge() -> None:
-        connection.execute(read_sql(f"ingest/{table}_raw"), parameters)
-
-    def read_lines() -> None:
-        connection.execute(read_sql(f"ingest/json_{table}"))
-        judge()
-        connection.execute("drop view fields")
-
-    if source.format == "jsonl":
-        mapped = list(source.columns)
-        # A JSON pointer names a field of the object whatever characters its name has.
-        paths = ["/" + source.columns[name].replace("~", "~0").replace("/", "~1") for name in mapped]
-        positions = {name: mapped.index(name) + 1 if name in mapped else None for name in COLUMNS[table]}
-        connection.execute("set variable paths = $paths", {"paths": paths})
-        connection.execute("set variable positions = $positions", {"positions": positions})
-        open_lines(path, advance).consume(connection, "lines", read_lines)
-    else:
-        open_fields(path, source, COLUMNS[table], advance).consume(connection, "fields", judge)
-
-
-def _times(source: Source, filters: Filters) -> dict[str, object]:
-    if not isinstance(source, InteractionSource):
-        return {}
-    return {
-        "time_format": source.time_format,
-        "min_timestamp_s": filters.min_timestamp_s,
-        "max_timestamp_s": filters.max_timestamp_s,
-        "until_s": filters.until_s,
-    }
-
-
-def _empty_columns(connection: duckdb.DuckDBPyConnection, table: str, files: list[int]) -> set[str]:
-    """Return the columns that no record of the files has a value for; none when there are no records."""
-    filled = connection.execute(read_sql(f"ingest/{table}_filled"), {"file_ids": files})
-    names = [column[0] for column in filled.description or []]
-    counts = dict(zip(names, filled.fetchall()[0], strict=True))
-    return {name for name, count in counts.items() if count == 0} if counts["num_records"] else set()
 
 
 def _fields(connection: duckdb.DuckDBPyConnection, path: Path, source: Source) -> set[str]:
@@ -102,7 +93,7 @@ def _fields(connection: duckdb.DuckDBPyConnection, path: Path, source: Source) -
     def read_keys() -> None:
         found.update(name for (name,) in connection.execute(read_sql("ingest/json_keys")).fetchall())
 
-    open_lines(path, lambda _: None).consume(connection, "lines", read_keys)
+    open_lines({0: path}, lambda _: None).consume(connection, "lines", read_keys)
     return found
 
 

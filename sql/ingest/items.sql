@@ -1,10 +1,11 @@
 -- One row per item of one domain, in the log or in the item files; the texts are still raw.
--- Parameters: $logged_only (a catalogue without dates would tell what came later).
+-- Parameters: $events_file, the domain's accepted events; $logged_only (a catalogue without dates
+-- would tell what came later).
 with logged as (
     select
         events.item_id,
         count(*) as num_events
-    from events
+    from read_parquet($events_file) as events
     group by events.item_id
 ),
 

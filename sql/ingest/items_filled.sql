@@ -1,6 +1,6 @@
--- One row: how many records of some files there are, and how many have a value in each column.
--- Parameters: $file_ids.
+-- One row per file with records: how many have a value in each column.
 select
+    items_raw.file_number,
     count(*) as num_records,
     count(items_raw.item_id) as item_id,
     count(items_raw.title) as title,
@@ -9,4 +9,5 @@ select
     count(items_raw.description) as description,
     count(items_raw.price) as price
 from items_raw
-where list_contains($file_ids, items_raw.file_number)
+group by items_raw.file_number
+order by items_raw.file_number

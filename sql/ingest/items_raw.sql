@@ -1,20 +1,19 @@
--- One row per raw item record of one file, judged.
--- Reads: fields (the file's records as text).
--- Parameters: $file_id.
+-- One row per raw item record of one domain, judged.
+-- Reads: fields (the files' records as text).
 insert into items_raw
 with judged as (
     select
         fields.*,
-        nullif(trim(fields.item_id, e' \t\r\n'), '') as item,
+        trimmed(fields.item_id) as item,
         coalesce(
             fields.fault,
-            case when nullif(trim(fields.item_id, e' \t\r\n'), '') is null then 'no item_id' end
+            case when trimmed(fields.item_id) is null then 'no item_id' end
         ) as reason
     from fields
 )
 
 select
-    $file_id as file_number,
+    judged.file_number,
     judged.line,
     judged.item as item_id,
     judged.title,

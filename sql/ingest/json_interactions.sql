@@ -3,46 +3,37 @@
 -- Variables: paths, JSON pointers of the mapped fields; positions, column -> its place in paths
 -- (null when unmapped).
 create or replace temp view fields as
-with judged as (
+with extracted as (
     select
-        lines.line,
-        lines.text,
-        coalesce(lines.record, lines.text) as record,
-        coalesce(
-            lines.fault,
-            case
-                when not json_valid(lines.text) then 'malformed json'
-                when not starts_with(ltrim(lines.text, e' \t\r\n'), '{') then 'not a json object'
-            end
-        ) as fault
+        lines.*,
+        -- Null for what is no JSON.
+        try(json_extract_string(lines.text, getvariable('paths'))) as found
     from lines
-    where coalesce(trim(lines.text, e' \t\r\n') <> '', true)
-),
-
-extracted as (
-    select
-        judged.line,
-        judged.fault,
-        judged.record,
-        case when judged.fault is null then json_extract(judged.text, getvariable('paths')) end
-            as found
-    from judged
+    where starts_with(lines.text, '{') or coalesce(trim(lines.text, e' \t\r\n') <> '', true)
 )
 
 select
+    extracted.file_number,
     extracted.line,
-    extracted.fault,
-    extracted.record,
-    -- An identity is a string or a number; anything else counts as missing.
-    case
-        when left(extracted.found[getvariable('positions').user_id], 1) not in ('{', '[', 't', 'f')
-            then json_extract_string(extracted.found[getvariable('positions').user_id], '$')
-    end as user_id,
-    case
-        when left(extracted.found[getvariable('positions').item_id], 1) not in ('{', '[', 't', 'f')
-            then json_extract_string(extracted.found[getvariable('positions').item_id], '$')
-    end as item_id,
-    json_extract_string(extracted.found[getvariable('positions').timestamp], '$')
-        as timestamp, -- noqa: RF04
-    json_extract_string(extracted.found[getvariable('positions').rating], '$') as rating
+    coalesce(extracted.record, extracted.text) as record,
+    coalesce(
+        extracted.fault,
+        case
+            when extracted.found is null then 'malformed json'
+            when starts_with(extracted.text, '{') then null
+            when not starts_with(ltrim(extracted.text, e' \t\r\n'), '{') then 'not a json object'
+        end
+    ) as fault,
+    identity(
+        extracted.found[getvariable('positions').user_id],
+        extracted.text,
+        getvariable('paths')[getvariable('positions').user_id]
+    ) as user_id,
+    identity(
+        extracted.found[getvariable('positions').item_id],
+        extracted.text,
+        getvariable('paths')[getvariable('positions').item_id]
+    ) as item_id,
+    extracted.found[getvariable('positions').timestamp] as timestamp, -- noqa: RF04
+    extracted.found[getvariable('positions').rating] as rating
 from extracted

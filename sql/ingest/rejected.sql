@@ -4,25 +4,11 @@ insert into rejected
 with both_tables as (
     select
         'interactions' as table_name,
-        interactions_raw.file_number,
-        interactions_raw.line,
-        interactions_raw.reason,
-        interactions_raw.record
-    from interactions_raw
-    where interactions_raw.reason is not null
-    union all by name
-    select
-        'interactions' as table_name,
-        duplicate_events.file_number,
-        duplicate_events.line,
-        'duplicate event' as reason,
-        cast(
-            json_object(
-                'user_id', duplicate_events.user_id, 'item_id', duplicate_events.item_id,
-                'timestamp_s', duplicate_events.timestamp_s
-            ) as varchar
-        ) as record
-    from duplicate_events
+        event_rejects.file_number,
+        event_rejects.line,
+        event_rejects.reason,
+        event_rejects.record
+    from event_rejects
     union all by name
     select
         'items' as table_name,

@@ -1,15 +1,12 @@
 -- The tables of one domain's ingest.
--- interactions_raw, items_raw: one row per raw record; reason is null for those accepted so far.
+-- event_rejects: one row per raw record of an event that was not accepted.
+-- items_raw: one row per raw record of an item; reason is null for those accepted so far.
 -- rejected: one row per raw record that was not accepted, in all domains; made once.
 -- files: one row per raw file of a table; numbers are by path.
-create or replace table interactions_raw (
+create or replace table event_rejects (
     file_number integer not null,
     line bigint not null,
-    user_id varchar,
-    item_id varchar,
-    timestamp_s bigint,
-    rating double,
-    reason varchar,
+    reason varchar not null,
     record varchar
 );
 

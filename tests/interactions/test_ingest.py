@@ -487,3 +487,61 @@ def test_domain_without_interactions_has_items_and_no_events(tmp_path: Path):
     assert table(outputs, "interactions", "b").is_empty()
     assert facts.details["domains"]["b"]["events"] == 0
     assert {row["table"] for row in raw_files(config) if row["domain"] == "b"} == {"items"}
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ('"1400000000.99999999"', 1_400_000_000),
+        ("14000000005e-1", 1_400_000_000),
+        ('"14e8"', 1_400_000_000),
+        ('" 1400000000\\t"', 1_400_000_000),
+        ("99999999999999999999999999", None),
+        ("-0", None),
+    ],
+)
+def test_ingest_time_that_is_no_plain_number_is_read_to_the_second(tmp_path: Path, value: str, seconds: int | None):
+    (tmp_path / "log.jsonl").write_text(
+        f'{json.dumps(GOOD | {"u": "aa"})}\n{{"u": "bob", "i": "x", "t": {value}}}', "utf-8"
+    )
+    _, outputs = run(one_domain(tmp_path), tmp_path / "out")
+    assert table(outputs, "interactions")["timestamp_s"].to_list() == [GOOD["t"], *([seconds] if seconds else [])]
+    assert rejects(outputs) == ([] if seconds else [("log.jsonl", 2, "timestamp out of range")])
+
+
+@pytest.mark.parametrize(
+    ("value", "user"),
+    [
+        ('"true"', "true"),
+        ("true", None),
+        ('"{x"', "{x"),
+        ('{"x": 1}', None),
+        ('"[y"', "[y"),
+        ("[1]", None),
+        ("17", "17"),
+    ],
+)
+def test_ingest_identity_is_a_string_or_number(tmp_path: Path, value: str, user: str | None):
+    (tmp_path / "log.jsonl").write_text(f'{json.dumps(GOOD)}\n{{"u": {value}, "i": "x", "t": 1400000000}}', "utf-8")
+    _, outputs = run(one_domain(tmp_path), tmp_path / "out")
+    assert set(table(outputs, "interactions")["user_id"]) == {"ann", user} - {None}
+    assert rejects(outputs) == ([] if user else [("log.jsonl", 2, "no user_id")])
+
+
+def test_ingest_duplicates_over_many_batches_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rng = random.Random(11)
+    rows = [{"u": f"u{rng.randrange(3)}", "i": "x", "t": 10**9 + rng.randrange(9), "r": n} for n in range(200)]
+    first: dict[tuple[str, int], int] = {}
+    for row in rows:
+        first.setdefault((row["u"], row["t"]), row["r"])
+    write_jsonl(tmp_path / "log.jsonl", rows)
+    config = one_domain(tmp_path, more=COLUMNS.replace(" }", ', rating = "r" }'))
+    for batch_rows in (1, 3, 1_000):
+        monkeypatch.setattr("semacdr.interactions.events.ROWS_PER_GROUP", batch_rows)
+        facts, outputs = run(config, tmp_path / str(batch_rows))
+        found = table(outputs, "interactions").select("user_id", "timestamp_s", "rating").rows()
+        assert found == [(*key, float(rating)) for key, rating in sorted(first.items())]
+        assert {line for _, line, _ in rejects(outputs)} == {row["r"] + 1 for row in rows} - {
+            r + 1 for r in first.values()
+        }
+        assert facts.details["domains"]["a"]["users"] == 3
