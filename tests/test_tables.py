@@ -158,3 +158,18 @@ def test_check_counts_the_rows_of_whole_tables(tmp_path: Path):
 def test_table_that_breaks_its_contract_is_refused(tmp_path: Path, frame: pl.DataFrame, message: str):
     with pytest.raises(DataError, match=message):
         check(tmp_path, frame)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([0, 1, 1, 2], "is not sorted"), ([0, 2, 1], "is not sorted"), ([1, 0, 2], "is not sorted"), ([0, 1, 2], None)],
+)
+def test_order_is_checked_across_the_parts_that_a_table_is_read_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[int], message: str | None
+):
+    monkeypatch.setattr(tables, "_ROWS_TO_CHECK", 2)
+    if message is None:
+        assert check(tmp_path, ITEM_VECTORS[rows]) == {"item_vectors": 3}
+        return
+    with pytest.raises(DataError, match=message):
+        check(tmp_path, frame)
