@@ -3,9 +3,8 @@
     python -m benchmarks.catalogue_memory [--sizes 30000 300000 3000000]
 
 The same 2,000 users, 40,000 events and 100 targets at every size, over a catalogue of two domains; one process for each
-size. The tables: text vectors, IDs with their gradient and AdamW's two moments, the weights of the best epoch, and the
-vectors that all items are ranked by. What is left of the peak is the rest. Without experts, which score some items at
-a time as the ranking does.
+size. The tables: text vectors, IDs with their gradient and AdamW's two moments, and the vectors that all items are
+ranked by. What is left of the peak is the rest. Without experts, which score some items at a time as the ranking does.
 """
 
 from __future__ import annotations
@@ -78,9 +77,8 @@ def tables_mib(num_items: int) -> float:
     """Return what the tables of the items weigh."""
     text = TEXT_DIM * (1 + 2 + 2)  # as read; centred for both views, and their copies while they are rounded
     ids = DIM * 4
-    ranked = 2 * (DIM + 3)  # fused vectors and their weights, in parts and as one
-    best = DIM + 2 * TEXT_DIM  # the weights of the best epoch, text buffers included
-    return num_items * 4 * (text + ids + ranked + best) / 2**20
+    ranked = DIM + 3 + DIM  # fused vectors and their weights; the vectors once more, a column each
+    return num_items * 4 * (text + ids + ranked) / 2**20
 
 
 def measure(num_items: int) -> dict[str, float]:

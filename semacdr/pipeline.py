@@ -184,7 +184,9 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
         training.Run(
             context.settings.threads,
             context.settings.cache / "training" / draft.fingerprint,
-            training.Compute.of(context.settings.device, bfloat16=context.settings.bfloat16),
+            training.Compute.of(
+                context.settings.device, bfloat16=context.settings.bfloat16, compiled=context.settings.compile
+            ),
         ),
         context.progress,
     )

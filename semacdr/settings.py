@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     """Where models are trained; ``auto``: on a GPU if torch sees one. Lists are made on the CPU."""
     bfloat16: bool = False
     """Train in mixed precision: faster on GPUs, less exact."""
+    compile: bool = False
+    """Train through ``torch.compile``, which needs a C++ compiler and most of a minute: no faster on a CPU, unknown on
+    a GPU."""
     runner: str = Field(default="local", pattern=r"^(local|ray|dask|(ray|tcp|tls)://.+)$")
     """Where shards of ingest, embeddings and recommendations run: ``local``, one after the other; ``ray`` or ``dask``,
     a cluster on this machine; or the address of one (``ray://head:10001``, ``tcp://scheduler:8786``)."""

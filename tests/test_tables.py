@@ -172,4 +172,4 @@ def test_order_is_checked_across_the_parts_that_a_table_is_read_in(
         assert check(tmp_path, ITEM_VECTORS[rows]) == {"item_vectors": 3}
         return
     with pytest.raises(DataError, match=message):
-        check(tmp_path, frame)
+        check(tmp_path, ITEM_VECTORS[rows])

@@ -111,7 +111,9 @@ def tune(dataset: str, store: str | None, preset: str | None, trials: int, study
     folders = {name: opened.get(config.name, name).path for name in ("items", "sequences", "embeddings", "semantics")}
     beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)
     study = study or beside / STUDIES / f"{config.name}-{training.preset}.log"
-    run = Run(settings.threads, compute=Compute.of(settings.device, bfloat16=settings.bfloat16))
+    run = Run(
+        settings.threads, compute=Compute.of(settings.device, bfloat16=settings.bfloat16, compiled=settings.compile)
+    )
     best = search(training, config.split, folders, study, run, Progress(), trials)
     values = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.items())
     click.echo(f"overrides = {{ {values} }}" if values else "overrides = {}  # the preset as it is")

@@ -238,7 +238,9 @@ def _train(context: Context, row: Row, prepared: Prepared, setting: Setting, che
         training.Run(
             context.settings.threads,
             checkpoint.with_suffix(".snapshots"),
-            training.Compute.of(context.settings.device, bfloat16=context.settings.bfloat16),
+            training.Compute.of(
+                context.settings.device, bfloat16=context.settings.bfloat16, compiled=context.settings.compile
+            ),
         ),
         context.progress,
         setting.fit,

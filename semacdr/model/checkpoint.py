@@ -40,7 +40,9 @@ WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json",
 _REDO = "restore the artifact, or run the training stage again"
 
 
-_ITEMS_PER_PART = 65_536
+_BATCH_EVENTS = 4_096
+"""Of histories, pads included, read at a time: fewer would pay more for calls, more would leave the core's cache."""
+_ITEMS_PER_PART = 8_192
 """Of the catalogue, encoded at a time."""
 
 
@@ -61,9 +63,9 @@ class LoadedModel:
     """The experts and their gate; None: the preset has none."""
 
     @torch.inference_mode()
-    def user_states(self, events: Events, queries: Queries, batch_size: int = 64) -> UserStates:
+    def user_states(self, events: Events, queries: Queries) -> UserStates:
         """Return the users' vectors at the queries, in their order."""
-        return user_states(self.model, self.items, events, queries, max_length=self.max_length, batch_size=batch_size)
+        return user_states(self.model, self.items, events, queries, max_length=self.max_length)
 
     def scorer(self, events: Events, queries: Queries, states: UserStates | None = None) -> FinalScorer:
         """Return what scores a domain's items for some of the queries; ``states`` saves computing them again."""
@@ -101,13 +103,13 @@ _STATES = ("vector_QD", "source_QD", "target_QD", "mixed_QD")
 
 
 def user_states(
-    model: SemaCdrModel, items: ItemVectors, events: Events, queries: Queries, *, max_length: int, batch_size: int = 64
+    model: SemaCdrModel, items: ItemVectors, events: Events, queries: Queries, *, max_length: int
 ) -> UserStates:
     """Return the users' vectors at the queries, in their order; batched by length."""
     device = items.vector_RD.device
     made = {name: torch.zeros(len(queries), items.vector_RD.shape[1]) for name in _STATES}
     weight_Q3 = torch.zeros(len(queries), 3)
-    for chosen, batch in query_batches(events, queries, max_length, batch_size):
+    for chosen, batch in query_batches(events, queries, max_length, _BATCH_EVENTS):
         states, at = model.user_states(items.vector_RD, batch.to(device)), torch.from_numpy(chosen)
         weight_Q3[at] = states.weight_Q3.cpu()
         for name, values in made.items():
@@ -119,10 +121,12 @@ def user_states(
 def encode_all_items(model: SemaCdrModel) -> ItemVectors:
     """Return the vectors of every item by ``item_index``; the padding's row is zero."""
     model.eval()
-    item_I1 = torch.arange(len(model.items.domain_I1), device=model.items.domain_I1.device)
-    parts = [model.items(item_R) for item_R in item_I1.split(_ITEMS_PER_PART)]
-    vector_RD = torch.cat([part.vector_RD for part in parts])
-    weight_R3 = torch.cat([part.weight_R3 for part in parts])
+    item_R = torch.arange(len(model.items.domain_I1), device=model.items.domain_I1.device)
+    vector_RD = model.items.norm.weight.new_empty(len(item_R), model.config.dim)
+    weight_R3 = vector_RD.new_empty(len(item_R), 3)
+    for part in item_R.split(_ITEMS_PER_PART):
+        encoded = model.items(part)
+        vector_RD[part], weight_R3[part] = encoded.vector_RD, encoded.weight_R3
     vector_RD[0], weight_R3[0] = 0, 0
     return ItemVectors(vector_RD, weight_R3)
 

@@ -210,36 +210,39 @@ def queries_at(events: Events, user: IntArray, domain: IntArray, time_s: IntArra
 
 
 def query_batches(
-    events: Events, queries: Queries, max_length: int, batch_size: int
+    events: Events, queries: Queries, max_length: int, batch_events: int
 ) -> Iterator[tuple[IntArray, HistoryBatch]]:
     """Yield batches of queries whose histories, the last ``max_length`` events, are of like length.
 
     Queries whose histories begin with the same event read the longest of them, each up to its own last event.
 
     Yields:
-        Which queries these are, and their batch: at most ``batch_size`` histories.
+        Which queries these are, and their batch: at most ``batch_events`` events with the pads, or one history.
     """
     first = np.maximum(events.offsets[queries.user], queries.stop - max_length)
     begin, row_of = np.unique(first, return_inverse=True)
     stop = np.zeros(len(begin), np.int64)
     np.maximum.at(stop, row_of, queries.stop)
     by_length = np.argsort(stop - begin, kind="stable")
-    history, row_of = np.stack([begin, stop], axis=1)[by_length], np.argsort(by_length)[row_of]
+    begin, stop, row_of = begin[by_length], stop[by_length], np.argsort(by_length)[row_of]
     by_history = np.argsort(row_of, kind="stable")
-    edges = np.searchsorted(row_of[by_history], np.arange(0, len(history) + batch_size, batch_size))
-    for number, start in enumerate(range(0, len(history), batch_size)):
-        chosen = by_history[edges[number] : edges[number + 1]]
-        rows = history[start : start + batch_size]
+    length, start = np.maximum(1, stop - begin), 0
+    while start < len(begin):
+        padded_to = length[start : start + batch_events]
+        rows = slice(start, start + max(1, int(np.sum(padded_to * np.arange(1, 1 + len(padded_to)) <= batch_events))))
+        of_rows = slice(*np.searchsorted(row_of[by_history], (rows.start, rows.stop)))
+        chosen = by_history[of_rows]
         batch = padded(
             events,
-            rows[:, 0],
-            rows[:, 1],
+            begin[rows],
+            stop[rows],
             row=row_of[chosen] - start,
             position=queries.stop[chosen] - first[chosen] - 1,
             domain=queries.domain[chosen],
             time_s=queries.time_s[chosen],
         )
         yield chosen, batch
+        start = rows.stop
 
 
 def padded(

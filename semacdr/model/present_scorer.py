@@ -119,7 +119,8 @@ class PresentScorer:
         sparse_columns = self._sparse_columns(asked, catalogue)
         weight_QX = gate.weights(facts_QF[index_Q])
         place = {name: column for column, name in enumerate(self.columns)}
-        of_feature_W = torch.tensor([place[name] for name, part in parts.items() for _ in range(part.shape[1])])
+        widths = [part.shape[1] for part in parts.values()]
+        of_feature_W = torch.from_numpy(np.repeat([place[name] for name in parts], widths))
         side_QW = torch.cat(list(parts.values()), dim=1)
         final_IQ = torch.empty(len(catalogue.item_I), len(chosen))
         for bucket, (start, stop) in enumerate(zip(catalogue.edges, catalogue.edges[1:], strict=False)):

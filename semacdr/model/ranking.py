@@ -66,7 +66,7 @@ def rank_targets(
     top = np.zeros((len(queries), keep), np.int64) if keep else None
     for domain, (start, stop) in enumerate(vocabulary.bounds):
         permutation = np.random.default_rng([seed, domain]).permutation(stop - start)
-        place_I = np.argsort(permutation)
+        place_I = np.argsort(permutation).astype(np.int32)
         for chosen in chunks(np.flatnonzero(queries.domain == domain), CHUNK_SCORES // (stop - start)):
             score_QI = scorer(chosen, domain)
             # One score that is not finite makes the sum so, at a thirtieth of the time of a look at each.
@@ -118,13 +118,17 @@ def histories_of(events: Events, queries: Queries, chosen: IntArray, domain: int
 def _without(pairs: tuple[IntArray, IntArray], item_Q: IntArray) -> tuple[IntArray, IntArray]:
     """Return different pairs of row and item, less each row's own item."""
     size = pairs[1].max(initial=0) + 1
-    row, item = np.divmod(np.unique(pairs[0] * size + pairs[1]), size)
+    code = np.sort(pairs[0] * size + pairs[1])
+    row, item = np.divmod(code[np.diff(code, prepend=-1) > 0], size)
     other = item != item_Q[row]
     return row[other], item[other]
 
 
 def _ranks(
-    score_QI: npt.NDArray[np.float32], own_Q: IntArray, left_out: tuple[IntArray, IntArray], place_I: IntArray
+    score_QI: npt.NDArray[np.float32],
+    own_Q: IntArray,
+    left_out: tuple[IntArray, IntArray],
+    place_I: npt.NDArray[np.int32],
 ) -> IntArray:
     """Return the rank of one item of each row among all but some, the places of items breaking ties."""
     rows, (row, column) = np.arange(len(own_Q)), left_out

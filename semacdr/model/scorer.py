@@ -70,11 +70,16 @@ class FinalScorer:
         start, stop = self.vocabulary.bounds[domain]
         # One piece of memory for all columns: putting them together afterwards would cost as much as most of them.
         score_XQI = torch.empty(len(self.columns), len(chosen), stop - start)
-        torch.mm(self.vector_QD[torch.from_numpy(chosen)], self.vector_RD[start:stop].T, out=score_XQI[0])
+        torch.mm(self.vector_QD[torch.from_numpy(chosen)], self._item_DR[:, start:stop], out=score_XQI[0])
         if self.scoring is not None:
             memory, experts = self.scoring.memory, self.scoring.experts
             fill_expert_scores(score_XQI[1:].numpy(), memory, experts, self.events, self.queries, chosen, domain)
         return score_XQI
+
+    @cached_property
+    def _item_DR(self) -> Tensor:  # noqa: N802 (the shape)
+        # A product with rows of items would bring them into this order each time.
+        return self.vector_RD.T.contiguous()
 
     def final(self, score_XQI: Tensor, chosen: IntArray, domain: int) -> Float[Tensor, "queries items"]:
         """Return the final scores, from the columns'."""

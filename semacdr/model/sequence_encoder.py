@@ -42,22 +42,18 @@ class Histories:
     is_event_BL: Bool[Tensor, "batch length"]
 
 
-def causal_mask(is_event_BL: Bool[Tensor, "batch length"]) -> Bool[Tensor, "batch length length"]:
+def causal_mask(length: int, device: torch.device) -> Bool[Tensor, "1 length length"]:
     """Return what each event may look at in the mixed history: itself and every event before it.
 
-    Pads look at themselves, so that no row is empty.
+    Pads come last, so that no event looks at one.
     """
-    length = is_event_BL.shape[1]
-    before_LL = torch.ones(length, length, dtype=torch.bool, device=is_event_BL.device).tril()
-    itself_LL = torch.eye(length, dtype=torch.bool, device=is_event_BL.device)
-    return (before_LL & is_event_BL[:, None, :]) | itself_LL
+    return torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
 
 
-def own_mask(
-    domain_BL: Int[Tensor, "batch length"], is_event_BL: Bool[Tensor, "batch length"]
-) -> Bool[Tensor, "batch length length"]:
+def own_mask(domain_BL: Int[Tensor, "batch length"]) -> Bool[Tensor, "batch length length"]:
     """Return what each event may look at in its own domain's history."""
-    return causal_mask(is_event_BL) & (domain_BL[:, :, None] == domain_BL[:, None, :])
+    same_BLL = domain_BL[:, :, None] == domain_BL[:, None, :]
+    return same_BLL & causal_mask(domain_BL.shape[1], domain_BL.device)
 
 
 def counts_by_domain(
@@ -68,21 +64,23 @@ def counts_by_domain(
     return is_domain_BLN.cumsum(dim=1)
 
 
-def rotation_of(position_BL: Int[Tensor, "batch length"], width: int) -> Tensor:
-    """Return the rotation of vectors of a width by their positions, as complex numbers: [B, L, 1, half]."""
+def rotations(length: int, width: int, device: torch.device) -> Tensor:
+    """Return the rotations of vectors by positions up to a length, as complex numbers: [1 + length, half the width]."""
     half = width // 2
-    rate_F = ROPE_BASE ** (-torch.arange(half, device=position_BL.device, dtype=torch.float32) / half)
-    angle_BLF = position_BL[:, :, None].float() * rate_F
-    return torch.polar(torch.ones_like(angle_BLF), angle_BLF)[:, :, None]
+    rate_F = ROPE_BASE ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+    angle_PF = torch.arange(1 + length, device=device)[:, None] * rate_F
+    return torch.polar(torch.ones_like(angle_PF), angle_PF)
 
 
-def rotated(x_BLXF: Float[Tensor, "batch length vectors width"], rotation_BL1F: Tensor) -> Tensor:
-    """Return vectors turned by their positions, so that their products depend on distances only.
+def rotated(x_BLHF: Float[Tensor, "batch length heads width"], rotation_BLF: Tensor | None) -> Tensor:
+    """Return vectors, pairs of real and imaginary parts, turned by their positions: products know distances only.
 
-    A vector's halves are the real and the imaginary parts; they come back as pairs, which is all the same to products.
+    Without rotations they stay as they are.
     """
-    real, imaginary = x_BLXF.float().chunk(2, dim=-1)
-    return torch.view_as_real(torch.complex(real, imaginary) * rotation_BL1F).flatten(-2).to(x_BLXF.dtype)
+    if rotation_BLF is None:
+        return x_BLHF
+    pairs_BLHF = torch.view_as_complex(x_BLHF.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs_BLHF * rotation_BLF[:, :, None]).flatten(-2).to(x_BLHF.dtype)
 
 
 class Dropout(nn.Module):
@@ -108,6 +106,8 @@ class Block(nn.Module):
     SwiGLU (LiGR: Borisyuk et al. 2025, section 3.2; as eSASRec uses it).
     """
 
+    paired: Tensor
+
     def __init__(self, dim: int, num_heads: int, dropout: float, *, gated: bool = False) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -117,13 +117,17 @@ class Block(nn.Module):
         self.feed_norm = nn.LayerNorm(dim)
         self.widen = nn.Linear(dim, (2 if gated else 1) * WIDENING * dim)
         self.narrow = nn.Linear(WIDENING * dim, dim)
+        # Of queries and keys, the weights hold a head's real parts before its imaginary ones; they are used in pairs.
+        halves_X2F = torch.arange(2 * dim).view(2 * num_heads, 2, -1)
+        order = torch.cat([halves_X2F.transpose(1, 2).flatten(), torch.arange(2 * dim, 3 * dim)])
+        self.register_buffer("paired", order, persistent=False)
         self.gates = nn.ModuleList(nn.Linear(dim, dim) for _ in range(2 if gated else 0))
         self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x_BLD: Float[Tensor, "batch length dim"],
-        rotation_BL1F: Tensor | None,
+        rotation_BLF: Tensor | None,
         mask_BHLL: Tensor,
         at_BA: Int[Tensor, "batch asked"] | None = None,
     ) -> Float[Tensor, "batch asked dim"]:
@@ -131,20 +135,22 @@ class Block(nn.Module):
 
         Args:
             x_BLD: the states before it.
-            rotation_BL1F: of queries and keys.
+            rotation_BLF: of queries and keys.
             mask_BHLL: what is added to attention, -inf where nothing may be looked at; 1 for H.
             at_BA: the positions whose states are wanted; None: all.
         """
-        batch, length, dim = x_BLD.shape
-        heads = self.num_heads
-        qkv_BLXF = self.qkv(self.attention_norm(x_BLD)).view(batch, length, 3 * heads, dim // heads)
-        qk_BLXF, v_BLHF = qkv_BLXF[:, :, : 2 * heads], qkv_BLXF[:, :, 2 * heads :]
-        if rotation_BL1F is not None:
-            qk_BLXF = rotated(qk_BLXF, rotation_BL1F)
-        q_BHLF, k_BHLF = qk_BLXF.transpose(1, 2).chunk(2, dim=1)
-        v_BHLF = v_BLHF.transpose(1, 2)
+        dim, heads = x_BLD.shape[-1], (-1, x_BLD.shape[-1] // self.num_heads)
+        weight, bias = (part.index_select(0, self.paired) for part in (self.qkv.weight, self.qkv.bias))
+        normed_BLD = self.attention_norm(x_BLD)
+        kv_BLHF = nn.functional.linear(normed_BLD, weight[dim:], bias[dim:]).unflatten(-1, heads)
+        k_BLHF, v_BLHF = kv_BLHF.chunk(2, dim=2)
+        k_BLHF = rotated(k_BLHF, rotation_BLF)
         if at_BA is not None:
-            x_BLD, q_BHLF, mask_BHLL = _at(x_BLD, at_BA), _at(q_BHLF, at_BA[:, None]), _at(mask_BHLL, at_BA[:, None])
+            x_BLD, normed_BLD, mask_BHLL = _at(x_BLD, at_BA), _at(normed_BLD, at_BA), _at(mask_BHLL, at_BA[:, None])
+            rotation_BLF = None if rotation_BLF is None else _at(rotation_BLF, at_BA)
+        q_BLHF = nn.functional.linear(normed_BLD, weight[:dim], bias[:dim]).unflatten(-1, heads)
+        q_BLHF = rotated(q_BLHF, rotation_BLF)
+        q_BHLF, k_BHLF, v_BHLF = (part.transpose(1, 2) for part in (q_BLHF, k_BLHF, v_BLHF))
         read_BHLF = nn.functional.scaled_dot_product_attention(q_BHLF, k_BHLF, v_BHLF, attn_mask=mask_BHLL)
         read_BLD = self.out(read_BHLF.transpose(1, 2).flatten(2))
         x_BLD = x_BLD + self._gated(0, x_BLD, self.dropout(read_BLD))
@@ -161,8 +167,14 @@ class Block(nn.Module):
 
 
 def _at(x: Tensor, at: Int[Tensor, "*rows asked"]) -> Tensor:
-    """Return some places of the last dimension but one, those of each row."""
-    return x.gather(-2, at[..., None].expand(*x.shape[:-2], at.shape[-1], x.shape[-1]))
+    """Return some places of the last dimension but one, those of each row; of ``x`` 1 row counts for all."""
+    rows = at.shape[:1] + x.shape[1:-2]
+    return x.expand(*rows, -1, -1).gather(-2, at[..., None].expand(*rows, -1, x.shape[-1]))
+
+
+def _under_each_other(parts: Sequence[Tensor], rows: int) -> Tensor:
+    """Return parts of so many rows, or of 1 that counts for all; one part stays as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat([part.expand(rows, *part.shape[1:]) for part in parts])
 
 
 class SequenceEncoder(nn.Module):
@@ -205,15 +217,17 @@ class SequenceEncoder(nn.Module):
             asked_BL: the events whose states are wanted, the others' being of no use; None: all. The last block, where
                 nothing reads them any more, leaves the others out.
         """
-        position_BL = torch.cat([self._positions(histories, reading) for reading in readings])
-        states = (x_BLD + self.domains(histories.domain_BL)).repeat(len(readings), 1, 1)
+        batch = len(x_BLD)
+        position_BL = _under_each_other([self._positions(histories, reading) for reading in readings], batch)
+        states = _under_each_other([x_BLD + self.domains(histories.domain_BL)] * len(readings), batch)
         rotation = None
         if self.config.position == "learned":
             states = states + self.positions(position_BL.clamp(max=LEARNED_POSITIONS - 1))
         else:
-            rotation = rotation_of(position_BL, self.config.dim // self.config.num_heads)
+            width = self.config.dim // self.config.num_heads
+            rotation = rotations(position_BL.shape[1], width, position_BL.device)[position_BL]
         states = self.input_dropout(states)
-        mask = torch.cat([self._mask(histories, reading) for reading in readings])
+        mask = _under_each_other([self._mask(histories, reading) for reading in readings], batch)
         for block in self.blocks[:-1]:
             states = block(states, rotation, mask)
         if asked_BL is None:
@@ -224,17 +238,17 @@ class SequenceEncoder(nn.Module):
             states = torch.zeros_like(states).scatter(1, at_BA[:, :, None].expand_as(asked_BAD), asked_BAD)
         return list(states.chunk(len(readings)))
 
-    def _positions(self, histories: Histories, reading: Reading) -> Int[Tensor, "batch length"]:
+    def _positions(self, histories: Histories, reading: Reading) -> Int[Tensor, "rows length"]:
         if reading is Reading.MIXED:
-            length = histories.domain_BL.shape[1]
-            return torch.arange(length, device=histories.domain_BL.device).expand_as(histories.domain_BL)
+            return torch.arange(histories.domain_BL.shape[1], device=histories.domain_BL.device)[None]
         counts_BLN = counts_by_domain(histories.domain_BL, histories.is_event_BL, self.num_domains)
         return counts_BLN.gather(2, histories.domain_BL[:, :, None])[:, :, 0]
 
     def _mask(self, histories: Histories, reading: Reading) -> Tensor:
-        """What is added to attention, -inf where an event may not look: [B, H or 1, L, L]."""
-        domain_BL, is_event_BL = histories.domain_BL, histories.is_event_BL
-        mask_BLL = causal_mask(is_event_BL) if reading is Reading.MIXED else own_mask(domain_BL, is_event_BL)
+        """What is added to attention, -inf where an event may not look: [B or 1, H or 1, L, L]."""
+        domain_BL = histories.domain_BL
+        mixed = reading is Reading.MIXED
+        mask_BLL = causal_mask(domain_BL.shape[1], domain_BL.device) if mixed else own_mask(domain_BL)
         bias_BHLL = self.domains.weight.new_zeros(1, 1, 1, 1)
         if hasattr(self, "price"):
             across_BLL = domain_BL[:, :, None] != domain_BL[:, None, :]

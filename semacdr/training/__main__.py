@@ -25,7 +25,7 @@ from semacdr.training.stage import Run, train
 def main(dataset: str, inputs: Path, output: Path, threads: int) -> None:
     """Train the DATASET's model and write a checkpoint."""
     settings = load_settings()
-    compute = Compute.of(settings.device, bfloat16=settings.bfloat16)
+    compute = Compute.of(settings.device, bfloat16=settings.bfloat16, compiled=settings.compile)
     dist.init_process_group("nccl" if compute.device.type == "cuda" else "gloo")
     try:
         config = load_dataset(dataset)

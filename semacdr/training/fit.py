@@ -20,9 +20,10 @@ from semacdr.model.checkpoint import encode_all_items
 from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import Agreement, ProfileAgreement, near_duplicates, uniformity
 from semacdr.model.histories import Events, HistoryBatch, Visibility
-from semacdr.model.item_encoder import Catalogue, ItemViews, centred
+from semacdr.model.item_encoder import Catalogue, ItemViews, Projection, centred
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
 from semacdr.model.semacdr import SECONDS_PER_DAY, SemaCdrModel, UserStates
+from semacdr.model.sequence_encoder import Block
 from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View
@@ -132,6 +133,10 @@ class Fit:
             self.profile_agreement = ProfileAgreement(inputs.config.dim, width)
             modules.append(self.profile_agreement)
         self.modules = torch.nn.ModuleList(modules).to(self.compute.device)
+        if self.compute.compiled:
+            for part in self.model.modules():
+                if isinstance(part, Block | Projection):
+                    part.compile(dynamic=True)
         self.optimiser = torch.optim.AdamW(_parameter_groups(modules, inputs.config.weight_decay), fused=True)
         self.steps = 0
 

@@ -102,6 +102,7 @@ def train(
         "torch_threads": num_threads,
         "device": run.compute.device.type,
         "bfloat16": run.compute.bfloat16,
+        "compiled": run.compute.compiled,
         "max_length": fit_inputs.max_length,
         "validation_trained_alone": {"ndcg_10": found.best.ndcg_10, "hr_10": found.best.hr_10},
     }

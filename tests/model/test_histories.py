@@ -57,7 +57,8 @@ def test_query_batches_hold_the_last_events_and_every_query_once():
     user = np.array([1, 0, 1])
     queries = queries_at(events, user, np.zeros(3, np.int64), np.array([100, 0, 6]))
     seen = {}
-    for chosen, batch in query_batches(events, queries, max_length=2, batch_size=2):
+    for chosen, batch in query_batches(events, queries, max_length=2, batch_events=3):
+        assert batch.item_BL.numel() <= 3
         for at, query in enumerate(chosen.tolist()):
             row = batch.item_BL[batch.row_Q[at]]
             seen[query] = row[: int(batch.position_Q[at]) + 1].tolist()

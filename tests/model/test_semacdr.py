@@ -221,7 +221,7 @@ def test_query_time_changes_only_recency(toy_checkpoint: Path, toy_artifacts: di
 def test_timed_reading_equals_a_naive_loop_and_starts_as_identity():
     model, sequences = model_of(2, query_time=True), sequences_of(2)
     events = events_of(sequences, vocabulary_of(2))
-    ((_, batch),) = query_batches(events, queries_of_targets(events, Part.TEST), max_length=20, batch_size=100)
+    ((_, batch),) = query_batches(events, queries_of_targets(events, Part.TEST), max_length=20, batch_events=10_000)
     part, state, x = model.timed, torch.randn(len(batch.row_Q), 8), torch.randn(*batch.item_BL.shape, 8)
     with torch.inference_mode():
         found = part(state, x, batch)

@@ -11,6 +11,7 @@ from semacdr.model.sequence_encoder import (
     causal_mask,
     counts_by_domain,
     own_mask,
+    rotations,
 )
 
 DOMAIN = torch.tensor([[0, 1, 0, 2, 1, 0], [1, 1, 0, 0, 0, 0]])
@@ -18,14 +19,13 @@ IS_EVENT = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0]], dtype=torch.bo
 
 
 def test_masks_equal_a_naive_loop():
-    mixed, own = causal_mask(IS_EVENT), own_mask(DOMAIN, IS_EVENT)
+    (mixed,), own = causal_mask(6, DOMAIN.device), own_mask(DOMAIN)
     for row in range(2):
         for query in range(6):
             for key in range(6):
-                visible = query == key or (key < query and bool(IS_EVENT[row, key]))
                 same = bool(DOMAIN[row, query] == DOMAIN[row, key])
-                assert bool(mixed[row, query, key]) == visible
-                assert bool(own[row, query, key]) == (visible and same)
+                assert bool(mixed[query, key]) == (key <= query)
+                assert bool(own[row, query, key]) == (key <= query and same)
 
 
 def test_counts_and_last_positions_equal_a_naive_loop():
@@ -92,6 +92,23 @@ def test_encoder_padding_changes_no_state(kind: dict[str, object]):
     shorter = encoder(**kind)(x[1:, :3], only(slice(1, 2), slice(3)), BOTH)
     for long, short in zip(longer, shorter, strict=True):
         torch.testing.assert_close(long[1:, :3], short)
+
+
+def test_block_equals_plain_attention_over_halves_that_are_turned_as_complex_numbers():
+    block, x = encoder().blocks[0], torch.randn(2, 6, 8)
+    rotation = rotations(6, 4, x.device)[torch.tensor([[0, 1, 2, 3, 4, 5], [1, 1, 2, 2, 3, 6]])]
+    mask = torch.full((1, 1, 6, 6), -torch.inf).triu(1)
+
+    def turned(heads: torch.Tensor) -> torch.Tensor:
+        product = torch.complex(heads[..., :2], heads[..., 2:]) * rotation[:, :, None]
+        return torch.cat([product.real, product.imag], dim=3)
+
+    query, key, value = block.qkv(block.attention_norm(x)).view(2, 6, 3, 2, 4).unbind(2)
+    logit = torch.einsum("bqhf,bkhf->bhqk", turned(query), turned(key)) / 4**0.5 + mask
+    read = torch.einsum("bhqk,bkhf->bqhf", logit.softmax(3), value).flatten(2)
+    expected = x + block.out(read)
+    expected = expected + block.narrow(torch.nn.functional.gelu(block.widen(block.feed_norm(expected))))
+    torch.testing.assert_close(block(x, rotation, mask), expected)
 
 
 def test_encoder_price_high_enough_shuts_the_other_domains_out():

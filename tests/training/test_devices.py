@@ -1,6 +1,7 @@
 from functools import partial
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -61,15 +62,34 @@ def test_fit_in_mixed_precision_learns_nearly_the_same(toy_artifacts: dict[str, 
     assert all(value.dtype != torch.bfloat16 for value in mixed.modules.state_dict().values())
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_compiled_fit_learns_the_same(toy_artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    compiled, inputs = [], inputs_of(toy_artifacts, max_epochs=1)
+    compile_module = torch.nn.Module.compile
+
+    def traced(part: torch.nn.Module, *, dynamic: bool) -> None:
+        # All of torch.compile but its C++, which takes most of a minute.
+        compiled.append(type(part).__name__)
+        compile_module(part, dynamic=dynamic, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    # Traced sizes are symbols, which the check of shapes does not know.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    losses = [[step.loss for step in Fit(inputs, 0, Compute(compiled=on)).epoch()] for on in (False, True)]
+    assert compiled == ["Projection"] * 2 + ["Block"] * inputs.config.num_blocks
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="torch sees no GPU"):
-        Compute.of("cuda", bfloat16=False)
-    assert Compute.of("auto", bfloat16=True) == Compute(bfloat16=True)
+        Compute.of("cuda", bfloat16=False, compiled=False)
+    assert Compute.of("auto", bfloat16=True, compiled=False) == Compute(bfloat16=True)
 
 
 def test_each_process_gets_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "3")
-    assert Compute.of("auto", bfloat16=False).device == torch.device("cuda", 3)
-    assert Compute.of("cpu", bfloat16=False).device == torch.device("cpu")
+    assert Compute.of("auto", bfloat16=False, compiled=False).device == torch.device("cuda", 3)
+    assert Compute.of("cpu", bfloat16=False, compiled=False).device == torch.device("cpu")
