@@ -538,10 +538,13 @@ def _parts_to_check(schema: type[Table], file: Path) -> Iterator[pl.DataFrame]:
     """Yield a file's rows a part at a time, where their order alone shows that no key is there twice; else at once."""
     scan = pl.scan_parquet(file, hive_partitioning=False, glob=False)
     num_rows = pq.read_metadata(file).num_rows
-    keyed = bool(schema.sort_order) and set(schema.sort_order) <= set(schema.primary_key())
-    size = _ROWS_TO_CHECK if keyed else max(1, num_rows)
+    size = _ROWS_TO_CHECK if _ordered_by_key(schema) else max(1, num_rows)
     for start in range(0, max(1, num_rows), size):
         yield scan.slice(start, size).collect()
+
+
+def _ordered_by_key(schema: type[Table]) -> bool:
+    return bool(schema.sort_order) and set(schema.sort_order) <= set(schema.primary_key())
 
 
 def _check_rows(
@@ -555,7 +558,7 @@ def _check_rows(
     enums = [name for name, column in schema.columns().items() if isinstance(column, dy.Enum)]
     # Text is sorted as text, also where it names a category.
     following = frame if before is None else pl.concat([before, frame])
-    in_order = not schema.sort_order or _is_sorted(following, schema.sort_order)
+    in_order = not schema.sort_order or _is_sorted(following, schema.sort_order, strictly=_ordered_by_key(schema))
     frame = frame.with_columns(pl.col(name).cast(schema.columns()[name].dtype, strict=False) for name in enums)
     try:
         _, failure = schema.filter(frame)
@@ -573,8 +576,8 @@ def _check_rows(
         raise DataError(f"{artifact}: {table} ({file.name}) is not sorted", expected=schema.sort_order, do=fault)
 
 
-def _is_sorted(frame: pl.DataFrame, columns: tuple[str, ...]) -> bool:
-    in_order = pl.lit(value=True)
+def _is_sorted(frame: pl.DataFrame, columns: tuple[str, ...], *, strictly: bool) -> bool:
+    in_order = pl.lit(value=not strictly)
     for name in reversed(columns):
         this, following = pl.col(name).head(pl.len() - 1), pl.col(name).tail(pl.len() - 1)
         in_order = (this < following) | ((this == following) & in_order)
