@@ -207,6 +207,13 @@ class Fit:
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return bool(largest[0] == -largest[1])
 
+    def of_first(self, *numbers: float) -> list[float]:
+        """Return the first process's numbers: machines of two kinds may differ in the last bit."""
+        shared = torch.tensor(numbers, dtype=torch.float64, device=self.compute.device)
+        if self.share.size > 1:
+            dist.broadcast(shared, 0)
+        return shared.tolist()
+
     def _everyones(self, loss: Tensor) -> float:
         if self.share.size > 1:
             dist.all_reduce(loss)

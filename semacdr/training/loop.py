@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -79,7 +79,7 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
             epoch, done = len(history) + 1, fit.epoch()
             steps += [{"fit": plan.name, "epoch": epoch, **one._asdict()} for one in done]
             loss = fmean(one.loss for one in done)
-            found = score() if score else None
+            found = Score(*fit.of_first(*astuple(score()))) if score else None
             seconds = time.monotonic() - started
             history.append(
                 {

@@ -33,13 +33,13 @@ if fit.share.size > 1:
 """
 
 
-CRASHED = """
+AGREE = """
 import json, shutil, sys, torch
 from pathlib import Path
 import torch.distributed as dist
 from semacdr.progress import Progress
 from semacdr.training.fit import Fit
-from semacdr.training.loop import Plan, fit_to_end
+from semacdr.training.loop import Plan, Score, fit_to_end
 from tests.training.test_fit import inputs_of
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
@@ -58,6 +58,10 @@ found.append(losses(2, snapshot))
 if rank == 1:
     shutil.copy(output / "1.first", snapshot)
 found.append(losses(3, snapshot))
+scores = iter([0.3, 0.2, 0.1] if rank == 0 else [0.1, 0.2, 0.3])
+plan = Plan("train", 3, patience=2)
+judged = fit_to_end(Fit(inputs, seed=0), plan, lambda: Score(next(scores), 0.0), Progress())
+found.append([judged.best_epoch, len(judged.history)])
 (output / f"{rank}.json").write_text(json.dumps(found))
 dist.destroy_process_group()
 """
@@ -75,6 +79,7 @@ ENVIRONMENT = {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "PATH": "/usr
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_processes_have_the_loss_curve_of_one(wide_artifacts: dict[str, Path], tmp_path: Path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
@@ -120,6 +125,7 @@ def losses(checkpoint: Path) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_nodes_have_the_loss_curve_of_one(toy_artifacts: dict[str, Path], dataset: Path, tmp_path: Path):
     inputs = toy_artifacts["items"].parent
     one, two = (losses(train_on_nodes(n, dataset, inputs, tmp_path / str(n))) for n in (1, 2))
@@ -128,11 +134,14 @@ def test_two_nodes_have_the_loss_curve_of_one(toy_artifacts: dict[str, Path], da
 
 
 @pytest.mark.slow
-def test_crash_between_the_snapshots_of_two_processes_starts_anew(toy_artifacts: dict[str, Path], tmp_path: Path):
-    script = tmp_path / "crashed.py"
-    script.write_text(CRASHED)
+@pytest.mark.timeout(300)
+def test_processes_agree_where_to_go_on_and_when_to_end(toy_artifacts: dict[str, Path], tmp_path: Path):
+    """A crash between two processes' snapshots: both start anew. Each judges another epoch best: the first decides."""
+    script = tmp_path / "agree.py"
+    script.write_text(AGREE)
     command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", str(script), str(toy_artifacts["items"].parent)]
-    subprocess.run([*command, str(tmp_path)], check=True, capture_output=True, env=ENVIRONMENT, timeout=100)
+    subprocess.run([*command, str(tmp_path)], check=True, capture_output=True, env=ENVIRONMENT, timeout=240)
     for rank in (0, 1):
-        whole, *cut = json.loads((tmp_path / f"{rank}.json").read_text())
+        whole, *cut, judged = json.loads((tmp_path / f"{rank}.json").read_text())
         assert cut == [whole[:1], whole[:2], whole]
+        assert judged == [1, 3]
