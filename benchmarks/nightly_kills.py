@@ -3,10 +3,10 @@
     python -m benchmarks.nightly_kills [--dataset amazon-food-kitchen-mini] [--kills 10] [--seed 0] [--quick]
 
 A real server on PostgreSQL (Debian's package) and a real worker; SIGKILL for the worker and its run at a random moment
-of the first half of an undisturbed run's time. Each run starts when the slots of the one before it are free, and goes
-on where that was; one that is done before its moment does not count, and the next begins a new store. No LLM is asked
-(budget of no items): what it survives is measured by tests/semantics/test_chaos.py. Compares the fingerprints of all
-artifacts and the bytes of all files that hold no times. ``--quick``: 3 kills.
+of an undisturbed run's time. Each run starts when the slots of the one before it are free, and goes on where that was;
+one that is done before its moment does not count, and the next begins a new store. No LLM is asked (budget of no
+items): what it survives is measured by tests/semantics/test_chaos.py. Compares the fingerprints of all artifacts and
+the bytes of all files that hold no times. ``--quick``: 3 kills.
 """
 
 from __future__ import annotations
@@ -100,8 +100,10 @@ def main() -> None:
         with postgres() as url, prefect_server(folder, folder, PREFECT_API_DATABASE_CONNECTION_URL=url) as server:
             quiet_s = finish(server, dataset, folder / "quiet")
             while len(published) < (3 if arguments.quick else arguments.kills):
-                if kill_once(server, dataset, stores[-1], rng.uniform(2, quiet_s / 2)):
+                after_s = rng.uniform(2, quiet_s)
+                if kill_once(server, dataset, stores[-1], after_s):
                     published.append(f"{len(contents(stores[-1]))} ({stores[-1].name})")
+                    print(f"killed after {after_s:.0f} s: {published[-1]} artifacts", flush=True)
                 else:
                     stores.append(folder / f"killed-{len(stores) + 1}")
             last_s = finish(server, dataset, stores[-1])

@@ -121,8 +121,8 @@ def train(
         )
         pl.DataFrame(history, schema=History.create_empty().schema).write_parquet(output / "training_history.parquet")
         pl.DataFrame(steps, schema=Steps.create_empty().schema).write_parquet(output / "training_steps.parquet")
-        found_score = {"validation_ndcg_10": score.ndcg_10}
-        log.info("training", rows_in=len(events.item), users=events.num_users, **details, **found_score)
+        rows = {"rows_in": len(events.item), "users": events.num_users}
+        log.info("training", **rows, **details, validation_ndcg_10=score.ndcg_10)
     if run.snapshots is not None:
         _forget(run.snapshots, fitted.share.rank)
     return facts
