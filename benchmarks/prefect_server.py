@@ -55,6 +55,11 @@ class PrefectServer:
             time.sleep(0.5)
         return run
 
+    def slots_taken(self) -> int:
+        """Return how many slots of all concurrency limits are in use."""
+        limits = self._client.post("/v2/concurrency_limits/filter", json={}).raise_for_status().json()
+        return sum(limit["active_slots"] for limit in limits)
+
     def first_task_at(self, run_id: str) -> str:
         """Return when the first task of a run started."""
         body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
@@ -63,8 +68,8 @@ class PrefectServer:
 
 
 @contextmanager
-def prefect_server(folder: Path, store: Path) -> Iterator[PrefectServer]:
-    """Start a server in a folder, set it up, and end it."""
+def prefect_server(folder: Path, store: Path, **more: str) -> Iterator[PrefectServer]:
+    """Start a server in a folder, with more variables in its environment and its workers', set it up, and end it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -76,6 +81,7 @@ def prefect_server(folder: Path, store: Path) -> Iterator[PrefectServer]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "SEMACDR_STORE": str(store),
+        **more,
     }
     with _background(folder / "server.log", environment, "server", "start", "--port", str(port), "--no-ui"):
         deadline = time.monotonic() + 120

@@ -26,7 +26,10 @@ MISSED_HEARTBEATS_S = 120
 """Four of the heartbeats that ``PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30`` asks for (prefect.yaml)."""
 
 _OURS = ResourceSpecification({"prefect.resource.id": "prefect.tag.semacdr", "prefect.resource.role": "tag"})
-_RUN = "flow_run.name ~ ' is ' ~ flow_run.state.name ~ ': ' ~ flow_run.state.message ~ ' ' ~ (flow_run|ui_url)"
+# Not the run's name: one that has not started has a random one.
+_WHICH = "flow.name ~ ' of ' ~ flow_run.parameters.dataset"
+_FAILED = _WHICH + " ~ ' is ' ~ flow_run.state.name ~ ': ' ~ flow_run.state.message ~ ' ' ~ (flow_run|ui_url)"
+_LATE = _WHICH + " ~ ' is late: no worker took it ' ~ (flow_run|ui_url)"
 _REFUSED = "'The gate refused ' ~ event.resource.name ~ ': ' ~ event.payload.gate"
 
 
@@ -35,8 +38,8 @@ def create_alerts(client: SyncPrefectClient, url: SecretStr) -> None:
     saved = Webhook(method="POST", url=url).save(WEBHOOK, overwrite=True)
     assert isinstance(saved, UUID)  # a coroutine only within an event loop
     failures = {RUN_EVENT + state for state in ("Failed", "TimedOut", "Crashed")}
-    _replace(client, _alert("semacdr: a run failed", failures, _RUN, saved))
-    _replace(client, _alert("semacdr: a run is late", {RUN_EVENT + "Late"}, _RUN, saved))
+    _replace(client, _alert("semacdr: a run failed", failures, _FAILED, saved))
+    _replace(client, _alert("semacdr: a run is late", {RUN_EVENT + "Late"}, _LATE, saved))
     _replace(client, _alert("semacdr: the gate refused", {GATE_REFUSED}, _REFUSED, saved))
 
 

@@ -14,6 +14,7 @@ from prefect.events import emit_event
 
 from flows.assets import asset_key
 from semacdr.errors import StoreError
+from semacdr.gate import GROUPS
 from semacdr.manifest import Manifest
 from semacdr.store import Artifact, Store
 from semacdr.tables import REPORT_PAGE
@@ -21,7 +22,7 @@ from semacdr.tables import REPORT_PAGE
 log = structlog.get_logger()
 
 GATE_REFUSED = "semacdr.gate.refused"
-"""The event of a run whose checkpoint or recommendations the gate did not let through."""
+"""The event of each thing that the gate did not let through: a checkpoint, an index, recommendations."""
 SHOWN_METRICS = ("hr_10", "ndcg_10", "mrr")
 PRODUCTION = "production"
 
@@ -75,14 +76,12 @@ def _gate(store: Store, artifact: Artifact) -> None:
     checks = artifact.scan("gate_checks").collect().to_dicts()
     page = gate_markdown(manifest.reference, verdicts, checks)
     create_markdown_artifact(page, _key("gate", manifest), f"What `{manifest.reference}` let into production")
-    for name, verdict in verdicts.items():  # by reference: name@version
-        if verdict["passed"]:
-            continue
+    for name, reason in refusals(verdicts).items():
         resource = {
-            "prefect.resource.id": asset_key(store, manifest.dataset, name.partition("@")[0]),
+            "prefect.resource.id": asset_key(store, manifest.dataset, name),
             "prefect.resource.name": f"{name} of {manifest.dataset}",
         }
-        emit_event(GATE_REFUSED, resource=resource, payload={"gate": "; ".join(verdict["reasons"])})
+        emit_event(GATE_REFUSED, resource=resource, payload={"gate": reason})
 
 
 PAGES: dict[str, Callable[[Store, Artifact], None]] = {
@@ -133,6 +132,12 @@ def report_uri(store: Store, report: Artifact) -> str:
     """Return where the report's page lies, for a browser."""
     location = store.location(report.manifest)
     return f"{location if '://' in location else Path(location).resolve().as_uri()}/{REPORT_PAGE}"
+
+
+def refusals(verdicts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the gate refused -> why; artifacts that go into production together share a verdict."""
+    by_name = {reference.partition("@")[0]: verdict for reference, verdict in verdicts.items()}
+    return {name: "; ".join(by_name[name]["reasons"]) for name in GROUPS if not by_name[name]["passed"]}
 
 
 def gate_markdown(reference: str, verdicts: Mapping[str, Any], checks: Iterable[Mapping[str, Any]]) -> str:

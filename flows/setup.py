@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -106,8 +107,15 @@ def open_server() -> Iterator[SyncPrefectClient]:
 def _check_server(client: SyncPrefectClient, url: str, start: str) -> None:
     try:
         found = client.api_version()
-    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        raise ConfigError(f"no Prefect server answers at {url}", found=error, do=start) from error
+    except (httpx.HTTPError, PrefectHTTPStatusError, json.JSONDecodeError) as error:
+        if isinstance(error, PrefectHTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ConfigError(
+                f"the Prefect server at {url} asks who calls",
+                do="set PREFECT_API_AUTH_STRING=user:password, or PREFECT_API_KEY for Prefect Cloud",
+            ) from error
+        raise ConfigError(
+            f"no Prefect server answers at {url}", found=error, expected="a URL that ends with /api", do=start
+        ) from error
     if found.split(".")[:2] != prefect_version.split(".")[:2]:
         raise ConfigError(
             f"the Prefect server at {url} is of another version",

@@ -27,8 +27,8 @@ class Receiver:
 
 
 @contextmanager
-def receiving(answer: bytes = b"{}") -> Iterator[Receiver]:
-    """Run a receiver on a free port; every request is answered with 200 and the same body."""
+def receiving(answer: bytes = b"{}", status: int = 200) -> Iterator[Receiver]:
+    """Run a receiver on a free port; every request is answered with the same status and body."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -36,7 +36,7 @@ def receiving(answer: bytes = b"{}") -> Iterator[Receiver]:
             self.do_GET()
 
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("content-type", "application/json")
             self.end_headers()
             self.wfile.write(answer)

@@ -71,7 +71,7 @@ class SemaCdrModel(nn.Module):
         threads = self.config.threads
         read = _Reading(batch, self.num_domains)
         empty_QD = table_ID.new_zeros(len(batch.row_Q), self.config.dim)
-        x_BLD = table_ID.index_select(0, batch.item_BL.flatten()).view(*batch.item_BL.shape, -1)
+        x_BLD = table_ID.index_select(0, batch.item_BL.flatten()).view(*batch.item_BL.shape, table_ID.shape[1])
         # In training nearly every event is some query's last one.
         state = self._states(x_BLD, batch, None if self.training else read.asked_BL)
         mixed_QD = read.last(state[Thread.MIXED]) if Thread.MIXED in threads else empty_QD
@@ -163,7 +163,7 @@ class _Reading:
     def last_of_each_domain(self, state_BLD: Float[Tensor, "batch length dim"]) -> Float[Tensor, "queries domains dim"]:
         """Return the states of each query's last event of every domain; any state where there is none."""
         row_QN = self.batch.row_Q[:, None].expand_as(self._last_QN)
-        return _rows(state_BLD, row_QN.flatten(), self._last_QN.flatten()).view(*row_QN.shape, -1)
+        return _rows(state_BLD, row_QN.flatten(), self._last_QN.flatten()).view(*row_QN.shape, state_BLD.shape[2])
 
 
 def _rows(

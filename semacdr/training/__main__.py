@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 -m semacdr.training DATASET --inputs FOLDER --output FOLDER
 
-The inputs' folder holds ``items``, ``sequences`` and ``embeddings``. Gloo on CPUs, NCCL on GPUs.
+The inputs' folder holds ``items``, ``sequences`` and ``embeddings``. Gloo on CPUs, NCCL on GPUs. Several nodes:
+docs/operations.md.
 """
 
 from pathlib import Path
@@ -28,7 +29,7 @@ def main(dataset: str, inputs: Path, output: Path, threads: int) -> None:
     compute = Compute.of(settings.device, bfloat16=settings.bfloat16, compiled=settings.compile)
     dist.init_process_group("nccl" if compute.device.type == "cuda" else "gloo")
     try:
-        config = load_dataset(dataset)
+        config = load_dataset(dataset, settings.datasets)
         folders = {name: inputs / name for name in ("items", "sequences", "embeddings")}
         run = Run(threads, output.with_suffix(".snapshots"), compute)
         train(config.training, config.split, folders, output, run, Progress())

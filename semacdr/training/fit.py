@@ -181,7 +181,8 @@ class Fit:
                 do="lower learning_rate in training.overrides; if it stays, look for odd vectors in embeddings",
             )
         self.optimiser.zero_grad()
-        loss.backward()
+        if loss.requires_grad:  # a batch may have fewer histories than there are processes
+            loss.backward()
         parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         if self.share.size > 1:
             for parameter in parameters:
@@ -202,6 +203,21 @@ class Fit:
         raw_VE = self.inputs.text[View.SPECIFIC].raw_I1E[self._visible_V].to(self.compute.device)
         cosine = self.inputs.config.duplicate_cosine
         return [neighbours(vector_VD[start:stop], raw_VE[start:stop], cosine).cpu() for start, stop in self._bounds]
+
+    def all_have(self, number: int) -> bool:
+        """Return whether every process gives the same number."""
+        if self.share.size == 1:
+            return True
+        largest = torch.tensor([number, -number], device=self.compute.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return bool(largest[0] == -largest[1])
+
+    def of_first(self, *numbers: float) -> list[float]:
+        """Return the first process's numbers: machines of two kinds may differ in the last bit."""
+        shared = torch.tensor(numbers, dtype=torch.float64, device=self.compute.device)
+        if self.share.size > 1:
+            dist.broadcast(shared, 0)
+        return shared.tolist()
 
     def _everyones(self, loss: Tensor) -> float:
         if self.share.size > 1:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semacdr.progress import Progress
 from semacdr.training.fit import Fit
-from semacdr.training.snapshot import load_snapshot, save_snapshot
+from semacdr.training.snapshot import epochs_in, load_snapshot, save_snapshot
 
 log = structlog.get_logger()
 
@@ -57,7 +57,8 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
     """Train as planned, and leave the fit's model with the weights of its best epoch.
 
     Args:
-        fit: a fresh one; it goes on from the plan's snapshot if there is one.
+        fit: a fresh one; it goes on from the plan's snapshot if there is one, and of several processes each has one
+            of the same epoch: a crash may come between two of them, and a node may keep one of an earlier training.
         plan: how long.
         score: measures the model on validation; None: the last epoch is the best.
         progress: where epochs are reported.
@@ -65,7 +66,7 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
     history: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
     best_epoch, best, best_weights = 0, Score(-1.0, 0.0), dict[str, Tensor]()
-    if plan.snapshot is not None and plan.snapshot.is_file():
+    if plan.snapshot is not None and fit.all_have(epochs := epochs_in(plan.snapshot)) and epochs:
         record, best_weights = load_snapshot(plan.snapshot, fit)
         history, steps = record["history"], record["step_history"]
         best_epoch, best = record["best_epoch"], Score(**record["best"])
@@ -78,7 +79,7 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
             epoch, done = len(history) + 1, fit.epoch()
             steps += [{"fit": plan.name, "epoch": epoch, **one._asdict()} for one in done]
             loss = fmean(one.loss for one in done)
-            found = score() if score else None
+            found = Score(*fit.of_first(*astuple(score()))) if score else None
             seconds = time.monotonic() - started
             history.append(
                 {

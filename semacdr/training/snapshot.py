@@ -50,6 +50,14 @@ def save_snapshot(path: Path, fit: Fit, record: dict[str, Any], best: dict[str, 
     os.replace(draft, path)  # noqa: PTH105 (the point is that it replaces)
 
 
+def epochs_in(path: Path) -> int:
+    """Return after how many epochs a snapshot was taken; 0: there is none."""
+    if not path.is_file():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        return len(json.loads(file.metadata()[_RECORD])["history"])
+
+
 def load_snapshot(path: Path, fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Put a fit back to where a snapshot was taken.
 

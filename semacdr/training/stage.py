@@ -3,7 +3,6 @@
 # Shapes: Q queries, I items of one domain.
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -112,21 +111,21 @@ def train(
         metrics={"ndcg_10": score.ndcg_10, "hr_10": score.hr_10},
         seed=config.seed,
     )
-    if fitted.share.rank > 0:
-        return facts
-    save_checkpoint(
-        output,
-        fitted.model,
-        vocabulary,
-        max_length=fit_inputs.max_length,
-        details={"best_epoch": found.best_epoch},
-        scoring=None if gate is None else Scoring.of(model_config.experts, _memory(fitted.inputs), gate.gate),
-    )
-    pl.DataFrame(history, schema=History.create_empty().schema).write_parquet(output / "training_history.parquet")
-    pl.DataFrame(steps, schema=Steps.create_empty().schema).write_parquet(output / "training_steps.parquet")
-    log.info("training", rows_in=len(events.item), users=events.num_users, **details, validation_ndcg_10=score.ndcg_10)
+    if fitted.share.rank == 0:
+        save_checkpoint(
+            output,
+            fitted.model,
+            vocabulary,
+            max_length=fit_inputs.max_length,
+            details={"best_epoch": found.best_epoch},
+            scoring=None if gate is None else Scoring.of(model_config.experts, _memory(fitted.inputs), gate.gate),
+        )
+        pl.DataFrame(history, schema=History.create_empty().schema).write_parquet(output / "training_history.parquet")
+        pl.DataFrame(steps, schema=Steps.create_empty().schema).write_parquet(output / "training_steps.parquet")
+        rows = {"rows_in": len(events.item), "users": events.num_users}
+        log.info("training", **rows, **details, validation_ndcg_10=score.ndcg_10)
     if run.snapshots is not None:
-        shutil.rmtree(run.snapshots, ignore_errors=True)
+        _forget(run.snapshots, fitted.share.rank)
     return facts
 
 
@@ -186,6 +185,14 @@ def _plan(name: str, output: Path, run: Run) -> Plan:
     rank = share_of_process().rank
     snapshot = run.snapshots / f"{name}-{rank}.safetensors" if run.snapshots else None
     return Plan(name=name, max_epochs=0, snapshot=snapshot, tensorboard=None if rank else output / "tensorboard")
+
+
+def _forget(snapshots: Path, rank: int) -> None:
+    """Remove this process's snapshots, and the folder after the last of its node's processes."""
+    for path in snapshots.glob(f"*-{rank}.*"):
+        path.unlink()
+    with contextlib.suppress(OSError):  # another process's are there
+        snapshots.rmdir()
 
 
 def _fit_train(

@@ -42,10 +42,10 @@ class Prefect:
         )
 
     @contextmanager
-    def worker(self) -> Iterator[int]:
+    def worker(self, pool: str = "semacdr") -> Iterator[int]:
         """Run a worker; gives the id of its process."""
-        command = (str(BIN / "prefect"), "worker", "start", "--pool", "semacdr")
-        with background(self.store.parent / "worker.log", self.environment, *command) as process:
+        command = (str(BIN / "prefect"), "worker", "start", "--pool", pool)
+        with background(self.store.parent / f"{pool}.log", self.environment, *command) as process:
             yield process.pid
 
 

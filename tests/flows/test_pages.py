@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from flows.pages import gate_markdown, group_rows, metric_rows, report_uri
+from flows.pages import gate_markdown, group_rows, metric_rows, refusals, report_uri
 from semacdr.manifest import Manifest
 from semacdr.store import Artifact, Store
 
@@ -26,6 +26,13 @@ def test_gate_names_what_was_refused_and_why():
     assert "| checkpoint@2 | **refused** |" in page
     assert r"| checkpoint | ndcg_10 | **refused** | a\|b: NDCG@10 fell |" in page
     assert "| index | recall_10 | passed | recall@10 1.0 |" in page
+
+
+def test_refusal_of_what_goes_together_is_told_once():
+    passed, refused = {"passed": True, "reasons": []}, {"passed": False, "reasons": ["food: fell", "kitchen: fell"]}
+    verdicts = {"checkpoint@1": passed, "index@2": passed}
+    verdicts |= {f"{name}@3": refused for name in ("recommendations", "user_vectors", "item_vectors")}
+    assert refusals(verdicts) == {"recommendations": "food: fell; kitchen: fell"}
 
 
 class Evaluation(Artifact):

@@ -66,6 +66,26 @@ def test_without_a_url_says_which_variable():
         pass
 
 
+def test_url_of_the_ui_says_that_the_api_has_another():
+    with (
+        receiving(answer=b"<html>") as ui,
+        temporary_settings({PREFECT_API_URL: ui.url}),
+        pytest.raises(ConfigError, match="ends with /api"),
+        open_server(),
+    ):
+        pass
+
+
+def test_server_with_a_password_says_which_variable():
+    with (
+        receiving(status=401) as locked,
+        temporary_settings({PREFECT_API_URL: locked.url}),
+        pytest.raises(ConfigError, match="PREFECT_API_AUTH_STRING"),
+        open_server(),
+    ):
+        pass
+
+
 def test_server_of_another_version_is_refused():
     with (
         receiving(answer=b'"2.20.1"') as old,
