@@ -4,7 +4,8 @@
 
 Ingest, sequences and the check of the interactions before they are published run on one-domain logs of --rows events.
 The stages after them run on small data sets that differ from the first in one thing: twice the events, users, items, or
-domains. Every stage is a process of its own; what its imports cost is in its CPU seconds. No LLM is asked. ``--quick``: 200,000 rows, and two small data sets.
+domains. Every stage is a process of its own; what its imports cost is in its CPU seconds. No LLM is asked.
+``--quick``: 200,000 rows, and two small data sets.
 """
 
 from __future__ import annotations
