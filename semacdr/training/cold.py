@@ -27,7 +27,7 @@ def cold_boosts(
     many, and none comes up. No boost is below zero, and where no target is cold, none is above.
 
     Args:
-        gate: fitted on other targets than ``asked``, or on all.
+        gate: to which they are added.
         validation: the targets.
         sight: of the experts.
         asked: which targets; ``MAX_QUERIES`` of each domain at most are looked at, evenly spread.
