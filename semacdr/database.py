@@ -5,6 +5,7 @@ The SQL stands in ``sql/`` of a checkout, and beside the package in an installed
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from semacdr.settings import DuckDbSettings
 _PACKAGE = Path(__file__).resolve().parent
 SQL_FOLDER = _PACKAGE / "sql" if (_PACKAGE / "sql").is_dir() else _PACKAGE.parent / "sql"
 
+_DUCKDBS_SHARE = 0.8
+"""Of the memory limit: the interpreter and what it holds of DuckDB's rows take the rest."""
+
 
 def read_sql(name: str) -> str:
     """Return the text of ``sql/<name>.sql``."""
@@ -38,7 +42,10 @@ def work_database(limits: DuckDbSettings, parent: Path) -> Iterator[duckdb.DuckD
     """
     parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=parent, prefix=".work-") as folder:
-        settings: dict[str, Any] = {"memory_limit": limits.memory_limit, "temp_directory": f"{folder}/spill"}
+        settings: dict[str, Any] = {
+            "memory_limit": _duckdbs_share(limits.memory_limit),
+            "temp_directory": f"{folder}/spill",
+        }
         if limits.threads is not None:
             settings["threads"] = limits.threads
         try:
@@ -63,6 +70,12 @@ def work_database(limits: DuckDbSettings, parent: Path) -> Iterator[duckdb.DuckD
             raise _no_room(parent, error) from error
         finally:
             connection.close()
+
+
+def _duckdbs_share(limit: str) -> str:
+    """Return the part of a memory limit that DuckDB may take; what is no size is left to DuckDB to refuse."""
+    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)(.*)", limit)
+    return f"{float(size[1]) * _DUCKDBS_SHARE:.6f}{size[2]}" if size else limit
 
 
 def _no_room(parent: Path, error: duckdb.IOException) -> StoreError:

@@ -25,11 +25,12 @@ from semacdr.errors import ConfigError
 
 
 class DuckDbSettings(BaseModel):
-    """Limits of DuckDB in the ingest and sequences stages; beyond the memory limit it spills to disk."""
+    """Limits of the ingest and sequences stages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     memory_limit: str = "2GB"
+    """Of a process; DuckDB may take four fifths of it, and spills to disk beyond."""
     threads: int | None = Field(default=None, ge=1)
     """None: one per core."""
 
