@@ -123,7 +123,11 @@ def recommend_all(
         "available_items": int(serving.lister.available.sum()),
         "memory": None if present is None else {"events": int(present.support_R.sum()), "last_event_s": present.last_s},
         "users_ranked": _users_as_of(outputs["recommendations"], now_s),
-        "cold": (cold := cold_shares(model.vocabulary.domains, inputs["sequences"], outputs["recommendations"])),
+        "cold": (
+            cold := cold_shares(
+                model.vocabulary.domains, inputs["items"], inputs["sequences"], outputs["recommendations"]
+            )
+        ),
     }
     shown = {name: value for name, value in cold["all"].items() if value is not None}
     return Facts(rows_in=num_users, details=details, metrics={f"cold_share_{name}": v for name, v in shown.items()})
