@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
+
+from semacdr.statistics import bootstrap_means
 
 
 def paired_ndcg(candidate: pl.DataFrame, production: pl.DataFrame, at: int = 10) -> pl.DataFrame:
@@ -20,3 +23,22 @@ def paired_ndcg(candidate: pl.DataFrame, production: pl.DataFrame, at: int = 10)
         return pl.when(pl.col(rank) <= at).then(1 / (1 + pl.col(rank)).log(2)).otherwise(0.0)
 
     return both.select("user_id", "domain", candidate=gain("rank"), production=gain("rank_production"))
+
+
+def worse_share(pairs: pl.DataFrame, margin: float, *, resamples: int, seed: int) -> float:
+    """Return the share of resamples of users in which the candidate's mean lies more than ``margin`` below.
+
+    Args:
+        pairs: what ``paired_ndcg`` returns, of one domain.
+        margin: of NDCG.
+        resamples: of the paired bootstrap.
+        seed: of the resamples.
+    """
+    gain_S = bootstrap_means(
+        (pairs["candidate"] - pairs["production"]).to_numpy(),
+        pairs["user_id"].rank("dense").to_numpy().astype(np.int64),
+        np.zeros(pairs.height, np.int64),
+        samples=resamples,
+        seed=seed,
+    )
+    return float((gain_S < -margin).mean())

@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import structlog
 
 from semacdr.dataset import Gate
 from semacdr.gate.lists import TOP, coverage, full_lists, overlap
-from semacdr.gate.ranks import paired_ndcg
+from semacdr.gate.ranks import paired_ndcg, worse_share
 from semacdr.manifest import Facts
-from semacdr.statistics import bootstrap_means
 from semacdr.store import Artifact
 from semacdr.tables import GateChecks
 
@@ -121,14 +119,7 @@ def _compared(config: Gate, seed: int, name: str, found: pl.DataFrame, before: p
             continue
         now, then = _number(pairs["candidate"].mean()), _number(pairs["production"].mean())
         margin = config.max_drop * then
-        gain_S = bootstrap_means(
-            (pairs["candidate"] - pairs["production"]).to_numpy(),
-            pairs["user_id"].rank("dense").to_numpy().astype(np.int64),
-            np.zeros(pairs.height, np.int64),
-            samples=config.resamples,
-            seed=seed,
-        )
-        sure = float((gain_S < -margin).mean())
+        sure = worse_share(pairs, margin, resamples=config.resamples, seed=seed)
         reason = (
             f"{domain}: NDCG@10 {now:.4f}, {against} {then:.4f} on {pairs.height:,} shared targets;"
             f" {sure:.0%} sure of a drop beyond {margin:.4f} (allowed: {config.confidence:.0%})"

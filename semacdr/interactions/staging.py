@@ -45,6 +45,7 @@ def read_records(
     connection.execute("set variable positions = $positions", {"positions": positions})
 
     def use_lines() -> None:
+        connection.execute(read_sql("ingest/json_records"))
         connection.execute(read_sql(f"ingest/json_{table}"))
         use()
         connection.execute("drop view fields")

@@ -1,37 +1,21 @@
--- One row per line of a JSONL file that is not blank: an item's fields as text, arrays as JSON.
--- Reads: lines, a stream that can be read only once; hence a view, which takes no $parameters.
+-- One row per JSON record: an item's fields as text, arrays as JSON.
+-- Reads: json_records.
 -- Variables: paths, JSON pointers of the mapped fields; positions, column -> its place in paths
 -- (null when unmapped).
 create or replace temp view fields as
-with extracted as (
-    select
-        lines.*,
-        -- Null for what is no JSON.
-        try(json_extract_string(lines.text, getvariable('paths'))) as found
-    from lines
-    where starts_with(lines.text, '{') or coalesce(trim(lines.text, e' \t\r\n') <> '', true)
-)
-
 select
-    extracted.file_number,
-    extracted.line,
-    coalesce(extracted.record, extracted.text) as record,
-    coalesce(
-        extracted.fault,
-        case
-            when extracted.found is null then 'malformed json'
-            when starts_with(extracted.text, '{') then null
-            when not starts_with(ltrim(extracted.text, e' \t\r\n'), '{') then 'not a json object'
-        end
-    ) as fault,
+    json_records.file_number,
+    json_records.line,
+    json_records.record,
+    json_records.fault,
     identity(
-        extracted.found[getvariable('positions').item_id],
-        extracted.text,
+        json_records.found[getvariable('positions').item_id],
+        json_records.text,
         getvariable('paths')[getvariable('positions').item_id]
     ) as item_id,
-    extracted.found[getvariable('positions').title] as title,
-    extracted.found[getvariable('positions').brand] as brand,
-    extracted.found[getvariable('positions').categories] as categories,
-    extracted.found[getvariable('positions').description] as description,
-    extracted.found[getvariable('positions').price] as price
-from extracted
+    json_records.found[getvariable('positions').title] as title,
+    json_records.found[getvariable('positions').brand] as brand,
+    json_records.found[getvariable('positions').categories] as categories,
+    json_records.found[getvariable('positions').description] as description,
+    json_records.found[getvariable('positions').price] as price
+from json_records

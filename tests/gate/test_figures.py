@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from semacdr.gate.lists import coverage, full_lists, overlap
-from semacdr.gate.ranks import paired_ndcg
+from semacdr.gate.ranks import paired_ndcg, worse_share
 
 
 def ranks(*rows: tuple[str, str, str, int]) -> pl.DataFrame:
@@ -19,6 +19,14 @@ def test_paired_ndcg_takes_targets_that_both_have_ranked():
     )
     assert pairs["candidate"].to_list() == [1.0, 0.5]
     assert pairs["production"].to_list() == pytest.approx([1 / np.log2(3), 0.0])
+
+
+def test_worse_share_draws_users_with_all_their_targets():
+    # Of two users one loses as much as the other gains: only one resample in four holds the loser alone.
+    gain = [-0.2] * 50 + [0.2] * 50
+    pairs = pl.DataFrame({"user_id": ["u"] * 50 + ["v"] * 50, "candidate": gain, "production": [0.0] * 100})
+    assert worse_share(pairs, 0.01, resamples=2_000, seed=1) == pytest.approx(0.25, abs=0.04)
+    assert worse_share(pairs, 0.21, resamples=2_000, seed=1) == 0
 
 
 def test_figures_of_lists_by_hand():
