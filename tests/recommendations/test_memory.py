@@ -99,6 +99,35 @@ def test_what_decides_is_what_lifts_an_item_most_above_its_like(artifacts: dict[
     assert checked > 60
 
 
+def test_cold_items_have_the_boost_of_an_old_memory_in_evaluation_and_of_a_new_one_in_serving(
+    artifacts: dict[str, Path],
+):
+    lister, domain = open_serving(Recommendations(), artifacts).lister, 1
+    model, asked = lister.model, np.arange(6)
+    assert model.scoring is not None
+    gate, events = model.scoring.gate, read_events(artifacts["sequences"], model.vocabulary)
+    now_s = np.full_like(asked, model.scoring.memory.last_s + 10 * 86_400)
+    queries = queries_at(events, asked, np.full_like(asked, domain), now_s)
+    start, stop = model.vocabulary.bounds[domain]
+    is_cold = torch.from_numpy(model.scoring.bucket[start:stop] == 0)
+    states, final = model.user_states(events, queries), model.scorer(events, queries)
+    facts = lister.scorer.facts(events, queries)
+
+    def scores() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
+            block = lister.scorer.block(states.vector_QD, facts, events, queries, asked, domain)
+            return final(asked, domain), block.final_IQ.T, block.catalogue.bucket_I == 0
+
+    gate.cold_boost_SN.zero_()
+    evaluated, served, is_cold_now = scores()
+    gate.cold_boost_SN[:, domain] = torch.tensor([2.0, 3.0])
+    boosted_evaluated, boosted_served, _ = scores()
+    assert is_cold.any()
+    assert is_cold_now.any()
+    torch.testing.assert_close(boosted_evaluated - evaluated, 2.0 * is_cold.expand(6, -1))
+    torch.testing.assert_close(boosted_served - served, 3.0 * is_cold_now.expand(6, -1))
+
+
 def test_sequences_without_users_are_refused(artifacts: dict[str, Path], tmp_path: Path):
     pl.read_parquet(artifacts["sequences"] / "sequences.parquet").clear().write_parquet(tmp_path / "sequences.parquet")
     with pytest.raises(DataError, match="no user has a sequence"):
