@@ -1,6 +1,6 @@
 """How much is added to the score of cold items, so that lists show as many of them as people take."""
 
-# Shapes: Q queries, I items of one domain, X columns, K ranks, N domains.
+# Shapes: Q queries, I items of one domain, K ranks, N domains.
 
 import numpy as np
 import torch
