@@ -70,10 +70,17 @@ class FitOn(StrEnum):
     """Training events only."""
     REFIT = "refit"
     """Training and validation events, every choice frozen from the fit ``train``."""
+    ROLLING = "rolling"
+    """The weights of ``refit``; what counts events counts all that lie strictly before a target, as serving does."""
+
+    @property
+    def weights(self) -> FitOn:
+        """The fit that trained weights come from."""
+        return FitOn.REFIT if self is FitOn.ROLLING else self
 
     @property
     def last_part(self) -> Part:
-        """The latest events that the fit may see."""
+        """The latest events that weights are fitted on."""
         return Part.TRAIN if self is FitOn.TRAIN else Part.VALIDATION
 
 

@@ -39,6 +39,7 @@ from semacdr.model.checkpoint import load_checkpoint
 from semacdr.model.ranking import Scorer
 from semacdr.pipeline import Context, find_stage
 from semacdr.store import Artifact, Draft, rebuild_catalog
+from semacdr.training.sight import rolling
 
 log = structlog.get_logger()
 
@@ -208,7 +209,7 @@ def _trained(
     made_from = {
         **_trained_from(context, request),
         "source": Source.REAL.value if at_test else row.source.value,
-        "setting": [setting.protocol.value, setting.fit.value],
+        "setting": [setting.protocol.value, setting.fit.weights.value],
         "seed": seed,
         "revision": find_stage("training").revision,
         "inputs": {name: artifact.manifest.fingerprint for name, artifact in inputs.items()},
@@ -221,7 +222,8 @@ def _trained(
     events, queries = task.events, task.queries
     if at_test:
         events, queries = with_source(events, queries, row.source, seed)
-    return loaded.scorer(events, queries), {"seed": seed, **record}
+    scorer = loaded.scorer(events, queries)
+    return rolling(scorer) if task.is_rolling else scorer, {"seed": seed, **record}
 
 
 def _train(context: Context, row: Row, prepared: Prepared, setting: Setting, checkpoint: Path, seed: int) -> None:
@@ -243,7 +245,7 @@ def _train(context: Context, row: Row, prepared: Prepared, setting: Setting, che
             ),
         ),
         context.progress,
-        setting.fit,
+        setting.fit.weights,
     )
     record = {
         "best_epoch": facts.details["best_epoch"],

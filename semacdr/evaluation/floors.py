@@ -26,9 +26,10 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
+from semacdr.errors import ConfigError
 from semacdr.evaluation.ease import ease_scorer
 from semacdr.evaluation.task import Task
-from semacdr.model.histories import Events, IntArray, Queries, ragged
+from semacdr.model.histories import Events, IntArray, ItemCounts, Queries, ragged
 from semacdr.model.ranking import Scorer, macro, ndcg, rank_targets
 from semacdr.model.vocabulary import Vocabulary
 
@@ -49,6 +50,8 @@ class Floor:
     """Values of each choice; all combinations are tried on validation."""
     parts: tuple[str, ...] = ()
     """Other floors that it is made of, whose choices come first."""
+    rolls: bool = True
+    """It has a form for the fit ``rolling``, or nothing that could go out of date."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,20 @@ class Chosen:
 
 
 def choose(name: str, task: Task, seed: int) -> Chosen:
-    """Choose a floor's values by NDCG@10 on validation, fit ``train``, full ranking; the first of equals wins."""
-    floor, selection = FLOORS[name], task.selection()
+    """Choose a floor's values by NDCG@10 on validation, fitted on ``train``, full ranking; the first of equals wins.
+
+    Raises:
+        ConfigError: the floor has no form for the fit.
+    """
+    floor = FLOORS[name]
+    if task.is_rolling and not floor.rolls:
+        raise ConfigError(
+            f"model {name} is fitted once: it has no rolling form",
+            found="--fit rolling",
+            expected=f"one of {', '.join(name for name, floor in FLOORS.items() if floor.rolls)}, or a preset",
+            do="evaluate it with --fit refit",
+        )
+    selection = task.selection()
     parts = {part: choose(part, task, seed) for part in floor.parts}
     fixed = {part: chosen.choice for part, chosen in parts.items()}
     choices = [fixed | dict(zip(floor.grid, values, strict=True)) for values in product(*floor.grid.values())]
@@ -96,11 +111,30 @@ def _same_for_all(count_I1: IntArray, vocabulary: Vocabulary) -> Scorer:
     return scores
 
 
+def _counted_before(task: Task, days: int | None = None) -> Scorer:
+    """Count the events before each target, of the last days or all."""
+    counts = ItemCounts(task.events.item, task.events.time_s)
+
+    def scores(chosen: IntArray, domain: int) -> Tensor:
+        items = np.arange(*task.vocabulary.bounds[domain])
+        moments, of_query = np.unique(task.queries.time_s[chosen], return_inverse=True)
+        count_MI = counts.before(items, moments[:, None])
+        if days is not None:
+            count_MI = count_MI - counts.before(items, moments[:, None] - days * SECONDS_PER_DAY)
+        return torch.from_numpy(count_MI[of_query].astype(np.float32))
+
+    return scores
+
+
 def _popularity(task: Task, choice: Choice, seed: int) -> Scorer:
+    if task.is_rolling:
+        return _counted_before(task)
     return _same_for_all(task.fit_events.support(task.vocabulary.num_items), task.vocabulary)
 
 
 def _recent_popularity(task: Task, choice: Choice, seed: int) -> Scorer:
+    if task.is_rolling:
+        return _counted_before(task, choice["days"])
     return _same_for_all(recent_counts(task.fit_events, task.vocabulary.num_items, choice["days"]), task.vocabulary)
 
 
@@ -212,8 +246,9 @@ FLOORS: Mapping[str, Floor] = {
     "transitions": Floor(
         _transitions,
         {"window": (5,), "gap_decay": (0.5, 0.8), "half_life": (None, 7.0, 30.0), "recent": (5, 10)},
+        rolls=False,
     ),
     "title": Floor(_title, {"recent": (5, 10), "age_decay": (0.8, 1.0)}),
-    "hybrid": Floor(_hybrid, {"title_weight": (0.1, 0.3, 1.0, 3.0)}, parts=("transitions", "title")),
-    "ease": Floor(_ease, {"ridge": (30.0, 300.0)}),
+    "hybrid": Floor(_hybrid, {"title_weight": (0.1, 0.3, 1.0, 3.0)}, parts=("transitions", "title"), rolls=False),
+    "ease": Floor(_ease, {"ridge": (30.0, 300.0)}, rolls=False),
 }

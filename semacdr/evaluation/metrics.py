@@ -33,20 +33,20 @@ class Value:
     num_targets: int
 
 
-def groups_of(events: Events, queries: Queries, support: IntArray) -> dict[str, BoolArray]:
+def groups_of(events: Events, queries: Queries, support_Q: IntArray) -> dict[str, BoolArray]:
     """Return the groups of targets, each as a mask over the queries.
 
-    ``all``; ``warm`` and ``cold``: the fit saw the target item, or never; ``own-0``, ``own-1-2``, ``own-3-5``,
-    ``own-6+``: how many events the user had in the target's domain before it; ``source-only``: none there, but some in
-    other domains; ``overlapping`` and ``single-domain``: the history lies in several domains, or in one. A user without
-    any history is in neither.
+    ``all``; ``warm`` and ``cold``: the model knows an event of the target's item, or none; ``own-0``, ``own-1-2``,
+    ``own-3-5``, ``own-6+``: how many events the user had in the target's domain before it; ``source-only``: none
+    there, but some in other domains; ``overlapping`` and ``single-domain``: the history lies in several domains, or
+    in one. A user without any history is in neither.
 
     Args:
         events: of all users.
         queries: the targets.
-        support: events of each item in the fit, by ``item_index``.
+        support_Q: events of each target's item that the model knows.
     """
-    warm = support[queries.item] > 0
+    warm = support_Q > 0
     groups = {"all": np.ones(len(queries), bool), "warm": warm, "cold": ~warm}
     own = own_history(events, queries)
     for name, least, most in OWN_HISTORY:

@@ -38,7 +38,7 @@ def rank(task: Task, model: str, seed: int, scorer: Scorer) -> Run:
 def metric_rows(task: Task, run: Run) -> pl.DataFrame:
     """Return a run's rows of the table ``evaluation``."""
     domains, bounds = task.vocabulary.domains, task.vocabulary.bounds
-    groups = groups_of(task.events, task.queries, task.fit_events.support(task.vocabulary.num_items))
+    groups = groups_of(task.events, task.queries, task.support_Q)
     assert run.ranks.top is not None
     values = [
         *metric_values(run.ranks.rank, task.queries.domain, groups, domains, task.setting.candidates),
@@ -63,7 +63,7 @@ def metric_rows(task: Task, run: Run) -> pl.DataFrame:
 def rank_rows(task: Task, run: Run) -> pl.DataFrame:
     """Return a run's rows of the table ``evaluation_ranks``."""
     item_ids = task.vocabulary.table["item_id"]
-    masks = groups_of(task.events, task.queries, task.fit_events.support(task.vocabulary.num_items))
+    masks = groups_of(task.events, task.queries, task.support_Q)
     names = [name for name in masks if name != "all"]
     groups = [[name for name in names if masks[name][query]] for query in range(len(task.queries))]
     return _targets(task).select(

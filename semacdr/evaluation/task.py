@@ -10,7 +10,7 @@ import polars as pl
 
 from semacdr.dataset import Protocol
 from semacdr.errors import DataError
-from semacdr.model.histories import Events, IntArray, Queries, Visibility, queries_of_targets
+from semacdr.model.histories import Events, IntArray, ItemCounts, Queries, Visibility, queries_of_targets
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import Candidates, FitOn, Part
 
@@ -50,8 +50,20 @@ class Task:
 
     @cached_property
     def fit_events(self) -> Events:
-        """What a model may be fitted on."""
-        return self.events.up_to(self.setting.fit.last_part)
+        """What weights may be fitted on."""
+        return self.events.up_to(Part.TRAIN if self.part is Part.VALIDATION else self.setting.fit.last_part)
+
+    @property
+    def is_rolling(self) -> bool:
+        """What counts events knows all that lie strictly before a target."""
+        return self.setting.fit is FitOn.ROLLING
+
+    @cached_property
+    def support_Q(self) -> IntArray:  # noqa: N802 (the shape)
+        """How many events of each target's item the model knows."""
+        if self.is_rolling:
+            return ItemCounts(self.events.item, self.events.time_s).before(self.queries.item, self.queries.time_s)
+        return self.fit_events.support(self.vocabulary.num_items)[self.queries.item]
 
     @cached_property
     def queries(self) -> Queries:
@@ -82,8 +94,9 @@ class Task:
         return draw_candidates(self.events, self.queries, self.vocabulary)
 
     def selection(self) -> "Task":
-        """Return the task that choices are made on: validation, the fit ``train``, test events out of reach."""
-        setting = Setting(self.setting.protocol, Candidates.FULL, FitOn.TRAIN)
+        """Return the task that choices are made on: validation, fitted on ``train``, test events out of reach."""
+        fit = FitOn.ROLLING if self.is_rolling else FitOn.TRAIN
+        setting = Setting(self.setting.protocol, Candidates.FULL, fit)
         return Task(setting, self.vocabulary, self.titles, self.events.up_to(Part.VALIDATION), Part.VALIDATION)
 
 

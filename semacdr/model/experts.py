@@ -27,7 +27,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from semacdr.model.config import Expert
-from semacdr.model.histories import Events, IntArray, Queries, ragged
+from semacdr.model.histories import Events, IntArray, ItemCounts, Queries, ragged
 from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View
@@ -100,19 +100,10 @@ class Memory:
         """Return the same memory of texts, with other events of the same items."""
         return replace(self, offsets=events.offsets, item=events.item, time_s=events.time_s)
 
-    def support_before(self, item: IntArray, time_s: IntArray) -> IntArray:
-        """Return how many events items had strictly before times."""
-        first, span, key = self._by_item
-        at = (time_s - first).clip(0, span - 1)
-        before: IntArray = np.searchsorted(key, item * span + at) - np.searchsorted(key, item * span)
-        return before
-
     @cached_property
-    def _by_item(self) -> tuple[int, int, IntArray]:
-        """The first time, the span of times, and all events' items and times as one sorted number each."""
-        first = int(self.time_s.min(initial=0))
-        span = self.last_s - first + 2
-        return first, span, np.sort(self.item * span + self.time_s - first)
+    def counts(self) -> ItemCounts:
+        """How many events items had before any time."""
+        return ItemCounts(self.item, self.time_s)
 
     @cached_property
     def by_time(self) -> IntArray:

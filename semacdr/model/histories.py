@@ -99,6 +99,23 @@ class Events:
         return self.first_of_its_time()
 
 
+class ItemCounts:
+    """How many events items had strictly before given times."""
+
+    def __init__(self, item: IntArray, time_s: IntArray) -> None:
+        self._first_s = int(time_s.min(initial=0))
+        self._span_s = int(time_s.max(initial=0)) - self._first_s + 2
+        # One sorted number for each event: its item, then its time.
+        self._key = np.sort(item * self._span_s + time_s - self._first_s)
+
+    def before(self, item: IntArray, time_s: IntArray) -> IntArray:
+        """Return the events of each item before each time; both of one shape when broadcast."""
+        at = (time_s - self._first_s).clip(0, self._span_s - 1)
+        first = item * self._span_s
+        counts: IntArray = np.searchsorted(self._key, first + at) - np.searchsorted(self._key, first)
+        return counts
+
+
 @dataclass(frozen=True)
 class Queries:
     """What is asked: what a user likes in a domain at a time."""

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semacdr.model.config import Expert
-from semacdr.model.experts import Memory, column_names, fill_expert_scores
+from semacdr.model.experts import FloatArray, Memory, column_names, fill_expert_scores
 from semacdr.model.gate import AT_FIT, ScoreGate, query_facts, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.vocabulary import Vocabulary
@@ -45,6 +45,13 @@ class Scoring:
     def zero_shot_N(self) -> npt.NDArray[np.bool_]:  # noqa: N802 (the shape)
         """Which domains no event of the fit lies in."""
         return np.array([not self.bucket[start:stop].any() for start, stop in self.memory.bounds])
+
+    def facts(self, events: Events, queries: Queries, last_s: int | IntArray) -> FloatArray:
+        """Return what the gate knows of queries; see ``query_facts``."""
+        facts = query_facts(events, queries, last_s, len(self.memory.bounds))
+        # Of a domain that the gate was not fitted on it knows nothing: the weights are those of the mean query.
+        facts[self.zero_shot_N[queries.domain], 1:] = self.gate.mean_F[1:].numpy()
+        return facts
 
 
 @dataclass(frozen=True)
@@ -98,9 +105,4 @@ class FinalScorer:
     @cached_property
     def _facts(self) -> Tensor:
         assert self.scoring is not None
-        num_domains = len(self.vocabulary.domains)
-        facts = torch.from_numpy(query_facts(self.events, self.queries, self.scoring.memory.last_s, num_domains))
-        # Of a domain that the gate was not fitted on it knows nothing: the weights are those of the mean query.
-        unknown_Q = torch.from_numpy(self.scoring.zero_shot_N[self.queries.domain])
-        facts[unknown_Q, 1:] = self.scoring.gate.mean_F[1:]
-        return facts
+        return torch.from_numpy(self.scoring.facts(self.events, self.queries, self.scoring.memory.last_s))

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semacdr.model.experts import FloatArray
-from semacdr.model.gate import ScoreGate, query_facts, support_bucket
+from semacdr.model.gate import UP_TO_DATE, ScoreGate, support_bucket
 from semacdr.model.histories import IntArray, Queries
+from semacdr.model.ranking import Scorer
 from semacdr.model.scorer import FinalScorer, Scoring
 
 
@@ -30,19 +31,19 @@ class Sight:
     @classmethod
     def at_fit(cls, scorer: FinalScorer) -> "Sight":
         """With the memory of the fit, however long ago that is at a target: what evaluation asks with."""
-        scoring, num_domains = scoring_of(scorer), len(scorer.vocabulary.domains)
+        scoring = scoring_of(scorer)
         support_R = np.bincount(scoring.memory.item, minlength=scoring.memory.bounds[-1][1]).astype(np.int64)
-        facts = query_facts(scorer.events, scorer.queries, scoring.memory.last_s, num_domains)
+        facts = scoring.facts(scorer.events, scorer.queries, scoring.memory.last_s)
         return cls(scorer.scores, facts, lambda item, _: support_R[item])
 
     @classmethod
     def up_to_date(cls, scorer: FinalScorer) -> "Sight":
         """With every event strictly before each target: what serving asks with."""
-        scoring, num_domains = scoring_of(scorer), len(scorer.vocabulary.domains)
+        scoring = scoring_of(scorer)
         memory = scoring.memory.with_events(scorer.events)
         of_today = replace(scorer, scoring=replace(scoring, memory=memory))
-        facts = query_facts(scorer.events, scorer.queries, scorer.queries.time_s, num_domains)
-        return cls(of_today.scores, facts, memory.support_before)
+        facts = scoring.facts(scorer.events, scorer.queries, scorer.queries.time_s)
+        return cls(of_today.scores, facts, memory.counts.before)
 
     def final(
         self, gate: ScoreGate, queries: Queries, chosen: IntArray, domain: int, bounds: tuple[int, int]
@@ -53,6 +54,19 @@ class Sight:
         bucket_QI = torch.from_numpy(np.broadcast_to(support_bucket(support_QI), size).copy())
         score_QIX = self.scores(chosen, domain).permute(1, 2, 0)
         return gate.of_candidates(score_QIX, torch.from_numpy(self.facts[chosen]), bucket_QI), bucket_QI
+
+
+def rolling(scorer: FinalScorer) -> Scorer:
+    """Return the scorer that asks as serving does; without experts there is nothing that could be out of date."""
+    if scorer.scoring is None:
+        return scorer
+    gate, sight = scorer.scoring.gate, Sight.up_to_date(scorer)
+
+    def scores(chosen: IntArray, domain: int) -> Tensor:
+        final_QI, bucket_QI = sight.final(gate, scorer.queries, chosen, domain, scorer.vocabulary.bounds[domain])
+        return final_QI + gate.cold_boost_SN[UP_TO_DATE, domain] * (bucket_QI == 0)
+
+    return scores
 
 
 def scoring_of(scorer: FinalScorer) -> Scoring:

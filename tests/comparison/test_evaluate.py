@@ -65,6 +65,20 @@ def test_evaluate_row_says_all_that_a_result_has_to(context: Context, tmp_path: 
     assert connection.execute(query, [artifact.manifest.version]).fetchone() == (rows.height,)
 
 
+def test_evaluate_row_rolling_ranks_the_checkpoint_of_refit_with_the_memory_of_each_moment(context: Context):
+    rolling = replace(GTS, fit=FitOn.ROLLING)
+    fitted, rolled = (evaluated(context, "semacdr", setting) for setting in (GTS, rolling))
+    assert rolled.manifest.details["fit"] == "rolling"
+    assert rolled.manifest.details["trained"] == fitted.manifest.details["trained"]
+    assert rolled.manifest.metrics != fitted.manifest.metrics
+    # Without experts there is no memory.
+    plain, also_plain = (evaluated(context, "sasrec-target", setting) for setting in (GTS, rolling))
+    ranks = [one.scan("evaluation_ranks").select("user_id", "domain", "rank").collect() for one in (plain, also_plain)]
+    assert ranks[0].equals(ranks[1])
+    with pytest.raises(ConfigError, match="results of different fit cannot share a table"):
+        figures([fitted, rolled])
+
+
 def test_evaluate_row_again_trains_and_publishes_nothing(context: Context):
     first = evaluated(context, "popularity")
     versions = len(context.store.manifests("toy", "evaluation"))

@@ -3,6 +3,7 @@ import polars as pl
 import pytest
 
 from semacdr.dataset import Protocol
+from semacdr.errors import ConfigError
 from semacdr.evaluation.ease import ease_scorer
 from semacdr.evaluation.floors import FLOORS, choose, following, recent_counts
 from semacdr.evaluation.task import Setting, Task
@@ -39,6 +40,33 @@ def test_recent_popularity_counts_the_days_up_to_the_last_event_of_the_fit():
     # The last event is of day 9; of the last two days are those after day 7.
     assert recent_counts(spread, 8, 2).tolist() == [0, 0, 1, 1, 1, 1, 0, 1, 1]
     assert recent_counts(spread, 8, 1).tolist() == [0, 0, 0, 0, 0, 1, 0, 1, 1]
+
+
+def test_popularity_rolling_counts_what_came_before_each_target():
+    day = 86_400
+    events = split(Protocol.GTS)
+    spread = Events(**{**vars(events), "time_s": events.time_s * day})
+    rolling = Task(Setting(Protocol.GTS, Candidates.FULL, FitOn.ROLLING), VOCABULARY, no_titles(), spread)
+    # All three targets are of day 9: b1 twice on days 2 and 3; of a, day 8 is within two days of day 9, day 4 is not.
+    assert FLOORS["popularity"].scorer(rolling, {}, 0)(np.array([0, 1]), B).tolist() == [[2, 0, 0]] * 2
+    assert FLOORS["recent-popularity"].scorer(rolling, {"days": 2}, 0)(np.array([0]), A).tolist() == [[0, 1, 1, 1, 0]]
+    assert rolling.support_Q.tolist() == [0, 0, 0]
+    # Validation targets are of day 8: what their choices are made on ends before it.
+    selection = rolling.selection()
+    assert FLOORS["popularity"].scorer(selection, {}, 0)(np.array([0, 1]), A).tolist() == [[2, 1, 0, 0, 0]] * 2
+    assert selection.fit_events.time_s.max() == 4 * day
+    assert selection.support_Q.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["transitions", "hybrid", "ease"])
+def test_floors_that_are_fitted_once_do_not_roll(name: str):
+    rolling = Task(Setting(Protocol.GTS, Candidates.FULL, FitOn.ROLLING), VOCABULARY, no_titles(), split(Protocol.GTS))
+    with pytest.raises(ConfigError, match=f"model {name} is fitted once"):
+        choose(name, rolling, 0)
+
+
+def no_titles() -> pl.DataFrame:
+    return VOCABULARY.table.select("domain", "item_id", title=pl.lit(None, pl.String))
 
 
 def test_transitions_count_what_follows_within_the_window(task: Task):

@@ -29,7 +29,7 @@ def events():
 
 def test_groups_by_hand(events: Events):
     queries = queries_of_targets(events, Part.TEST)
-    groups = groups_of(events, queries, events.up_to(Part.VALIDATION).support(5))
+    groups = groups_of(events, queries, events.up_to(Part.VALIDATION).support(5)[queries.item])
     # u takes p (2 before in a) and x (none before in b, p at the same time not counted), v takes r, w takes q.
     assert {name: mask.tolist() for name, mask in groups.items()} == {
         "all": [True, True, True, True],
@@ -87,7 +87,8 @@ def test_groups_of_users_by_the_domains_of_their_history():
         }
     )
     events = events_of(rows, VOCABULARY)
-    groups = groups_of(events, queries_of_targets(events, Part.TEST), events.support(5))
+    queries = queries_of_targets(events, Part.TEST)
+    groups = groups_of(events, queries, events.support(5)[queries.item])
     assert groups["overlapping"].tolist() == [True, False]
     assert groups["single-domain"].tolist() == groups["source-only"].tolist() == [False, False]
     assert groups["own-0"].tolist() == [False, True]
