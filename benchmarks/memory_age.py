@@ -29,9 +29,8 @@ from semacdr import sequences
 from semacdr.dataset import Embeddings, Split, Training
 from semacdr.embeddings.embed import rewhiten
 from semacdr.model.checkpoint import LoadedModel, load_checkpoint
-from semacdr.model.experts import SECONDS_PER_DAY
 from semacdr.model.gate import AT_FIT, UP_TO_DATE
-from semacdr.model.histories import Events, IntArray, Queries, queries_of_targets, read_events
+from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, Queries, queries_of_targets, read_events
 from semacdr.model.ranking import hit, macro, ndcg, rank_targets
 from semacdr.model.scorer import Scoring
 from semacdr.progress import Progress

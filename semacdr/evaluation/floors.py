@@ -29,11 +29,10 @@ from torch import Tensor
 from semacdr.errors import ConfigError
 from semacdr.evaluation.ease import ease_scorer
 from semacdr.evaluation.task import Task
-from semacdr.model.histories import Events, IntArray, ItemCounts, Queries, ragged
+from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, ItemCounts, Queries, ragged
 from semacdr.model.ranking import Scorer, macro, ndcg, rank_targets
 from semacdr.model.vocabulary import Vocabulary
 
-SECONDS_PER_DAY = 86_400
 TIE = 1e-6
 """Weight of popularity among equals."""
 

@@ -18,7 +18,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import torch
 from jaxtyping import Float
@@ -27,14 +26,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from semacdr.model.config import Expert
-from semacdr.model.histories import Events, IntArray, ItemCounts, Queries, ragged
+from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, ItemCounts, Queries, ragged
+from semacdr.model.popularity import SMALLEST, DayCounter, FloatArray, PastPopularity
 from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View
 
-SECONDS_PER_DAY = 86_400
-HALF_LIVES_DAYS = (7, 30, 180)
-"""From a week's craze to half a year's taste; the gate chooses among them."""
+HALF_LIVES_DAYS = (1, 7, 30, 180)
+"""From a day's craze to half a year's taste; the gate chooses among them."""
 RECENT = 10
 """Items of the history that transitions and texts look at."""
 RECENT_DECAY = 0.8
@@ -42,10 +41,6 @@ RECENT_DECAY = 0.8
 WINDOW = 5
 """Events after an item that count as following it; the n-th counts 1/n."""
 TRANSITION_HALF_LIFE_DAYS = 360
-SMALLEST = 1e-4
-"""Floor under shares and transition rates before the logarithm is taken: about one event in ten thousand."""
-
-FloatArray = npt.NDArray[np.float32]
 
 COLUMNS: Mapping[Expert, tuple[str, ...]] = {
     Expert.POPULARITY: tuple(f"popularity_{days}" for days in HALF_LIVES_DAYS),
@@ -104,6 +99,13 @@ class Memory:
     def counts(self) -> ItemCounts:
         """How many events items had before any time."""
         return ItemCounts(self.item, self.time_s)
+
+    @cached_property
+    def past(self) -> PastPopularity:
+        """How popular items were when they were taken."""
+        counter = DayCounter()
+        counter.add(self.item, self.time_s)
+        return PastPopularity.of(counter.counts(), self.last_s, self.bounds)
 
     @cached_property
     def by_time(self) -> IntArray:

@@ -16,32 +16,39 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from semacdr.model.experts import SECONDS_PER_DAY, FloatArray
-from semacdr.model.histories import Events, IntArray, Queries
+from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, Queries
+from semacdr.model.popularity import FloatArray, PastPopularity
 
 SUPPORT_EDGES = (1, 6, 21)
 """Items are cold, of 1-5, of 6-20 or of more events (research 3.2-7)."""
 NUM_BUCKETS = len(SUPPORT_EDGES) + 1
 AT_FIT, UP_TO_DATE = 0, 1
 """How old the experts' memory is: as the fit, or of now."""
-NUM_FACTS = 6
+NUM_FACTS = 8
 """One; log counts of the own and the other domains' history; log days since the last event of each; log days since the
-last event that the experts remember."""
+last event that the experts remember; how popular what the user took was at that time, in the own and the other domains.
+"""
 
 
-def query_facts(events: Events, queries: Queries, last_s: int | IntArray, num_domains: int) -> FloatArray:
+def query_facts(
+    events: Events, queries: Queries, last_s: int | IntArray, past: PastPopularity, num_domains: int
+) -> FloatArray:
     """Return what the gate knows of each query: ``NUM_FACTS`` numbers, then which domain is asked for.
 
     Args:
         events: in which histories lie.
         queries: at their times.
         last_s: time of the last event that the experts remember, for all queries or for each.
+        past: what they remember of popularity.
         num_domains: how many there are.
     """
     first, stop = events.offsets[queries.user], queries.stop
     facts = np.zeros((len(queries), NUM_FACTS + num_domains), np.float32)
     facts[:, 0] = 1
     event_s = events.time_s if len(events.time_s) else np.zeros(1, np.int64)
+    popularity, is_known = past.when_taken(events)
+    # Sums of what was taken, in the own and in the other domains, and of how much that was.
+    taken_2Q, num_taken_2Q = np.zeros((2, len(queries))), np.zeros((2, len(queries)))
     for domain in range(num_domains):
         here = events.domain == domain
         before = np.concatenate([[0], np.cumsum(here)])
@@ -57,8 +64,14 @@ def query_facts(events: Events, queries: Queries, last_s: int | IntArray, num_do
         nearest = np.where(facts[:, 4] > 0, np.minimum(facts[:, 4], days), days)
         facts[source, 4] = nearest[source]
         facts[own, NUM_FACTS + domain] = 1
+        for place, at in enumerate((own, ~own)):
+            for sums, values in ((taken_2Q, popularity * (here & is_known)), (num_taken_2Q, here & is_known)):
+                total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+                sums[place, at] += (total[stop] - total[first])[at]
     facts[:, 5] = (queries.time_s - last_s).clip(min=0) / SECONDS_PER_DAY
-    facts[:, 1:NUM_FACTS] = np.log1p(facts[:, 1:NUM_FACTS])
+    facts[:, 1:6] = np.log1p(facts[:, 1:6])
+    # A mean drawn to 0 by one event that nobody else took: of few events little follows.
+    facts[:, 6:NUM_FACTS] = (taken_2Q / (num_taken_2Q + 1)).T
     return facts
 
 

@@ -25,6 +25,8 @@ from semacdr.tables import Part, table_files
 PART_CODE = {part: code for code, part in enumerate(Part)}
 """The parts in their order in time."""
 
+SECONDS_PER_DAY = 86_400
+
 IntArray = npt.NDArray[np.int64]
 
 

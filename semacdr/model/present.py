@@ -21,13 +21,11 @@ from scipy import sparse
 from semacdr.errors import DataError
 from semacdr.model.experts import (
     HALF_LIVES_DAYS,
-    SECONDS_PER_DAY,
-    SMALLEST,
     TRANSITION_HALF_LIFE_DAYS,
-    FloatArray,
     near_pairs,
 )
-from semacdr.model.histories import Events, IntArray, events_of
+from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, events_of
+from semacdr.model.popularity import SMALLEST, DayCounter, FloatArray, PastPopularity
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import table_files
 
@@ -49,6 +47,8 @@ class Present:
     """How much of each item (column) followed each item (row), faded to ``last_s``."""
     total_R: FloatArray
     """Its sums of rows."""
+    past: PastPopularity
+    """How popular items were when they were taken."""
 
     @classmethod
     def of(cls, parts: Iterable[Events], last_s: int, bounds: tuple[tuple[int, int], ...]) -> Present:
@@ -62,7 +62,9 @@ class Present:
         num_rows = bounds[-1][1]
         support_R, faded_HR = np.zeros(num_rows, np.int64), np.zeros((len(HALF_LIVES_DAYS), num_rows))
         following = sparse.csr_matrix((num_rows, num_rows), dtype=np.float64)
+        counter = DayCounter()
         for events in parts:
+            counter.add(events.item, events.time_s)
             support_R += np.bincount(events.item, minlength=num_rows)
             age_days = (last_s + 1 - events.time_s) / SECONDS_PER_DAY
             for row, half_life in enumerate(HALF_LIVES_DAYS):
@@ -81,6 +83,7 @@ class Present:
             popularity_HR=popularity_HR.astype(np.float32),
             following=following.astype(np.float32),
             total_R=np.asarray(following.sum(axis=1)).ravel().astype(np.float32),
+            past=PastPopularity.of(counter.counts(), last_s, bounds),
         )
 
 

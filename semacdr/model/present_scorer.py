@@ -24,15 +24,13 @@ from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.config import Expert
 from semacdr.model.experts import (
     COLUMNS,
-    SECONDS_PER_DAY,
-    SMALLEST,
     TRANSITION_HALF_LIFE_DAYS,
     Asked,
-    FloatArray,
     column_names,
 )
 from semacdr.model.gate import NUM_BUCKETS, UP_TO_DATE, query_facts, support_bucket
-from semacdr.model.histories import Events, IntArray, Queries, ragged
+from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, Queries, ragged
+from semacdr.model.popularity import SMALLEST, FloatArray
 from semacdr.model.present import Present
 from semacdr.model.scorer import TRAINED
 from semacdr.tables import View
@@ -89,7 +87,7 @@ class PresentScorer:
         scoring, num_domains = self.model.scoring, len(self.model.vocabulary.domains)
         if scoring is None or self.present is None:
             return torch.empty(len(queries), 0)
-        facts = torch.from_numpy(query_facts(events, queries, self.present.last_s, num_domains))
+        facts = torch.from_numpy(query_facts(events, queries, self.present.last_s, self.present.past, num_domains))
         # Of a domain that the gate was not fitted on it knows nothing: the weights are those of the mean query.
         unknown = [domain in self.model.zero_shot_domains for domain in self.model.vocabulary.domains]
         facts[torch.tensor(unknown)[queries.domain], 1:] = scoring.gate.mean_F[1:]

@@ -16,9 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semacdr.model.config import Expert
-from semacdr.model.experts import FloatArray, Memory, column_names, fill_expert_scores
+from semacdr.model.experts import Memory, column_names, fill_expert_scores
 from semacdr.model.gate import AT_FIT, ScoreGate, query_facts, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
+from semacdr.model.popularity import FloatArray
 from semacdr.model.vocabulary import Vocabulary
 
 TRAINED = "trained"
@@ -48,7 +49,7 @@ class Scoring:
 
     def facts(self, events: Events, queries: Queries, last_s: int | IntArray) -> FloatArray:
         """Return what the gate knows of queries; see ``query_facts``."""
-        facts = query_facts(events, queries, last_s, len(self.memory.bounds))
+        facts = query_facts(events, queries, last_s, self.memory.past, len(self.memory.bounds))
         # Of a domain that the gate was not fitted on it knows nothing: the weights are those of the mean query.
         facts[self.zero_shot_N[queries.domain], 1:] = self.gate.mean_F[1:].numpy()
         return facts

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from semacdr.errors import ConfigError
 from semacdr.model.config import ModelConfig, Thread
 from semacdr.model.fusion import GatedCrossAttention, SourceMix, ThreadFusion, TimedReading
-from semacdr.model.histories import HistoryBatch
+from semacdr.model.histories import SECONDS_PER_DAY, HistoryBatch
 from semacdr.model.item_encoder import Catalogue, ItemEncoder
 from semacdr.model.sequence_encoder import Histories, Reading, SequenceEncoder, counts_by_domain
-
-SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True)

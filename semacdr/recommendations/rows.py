@@ -25,8 +25,16 @@ _HISTORIES = {
     Thread.MIXED: "the mixed history",
 }
 _VIEWS = {ItemView.AGNOSTIC: "agnostic text", ItemView.SPECIFIC: "specific text", ItemView.ID: "ID"}
+
+
+def _days(count: int) -> str:
+    return "the last day" if count == 1 else f"the last {count} days"
+
+
 _EXPERTS = {
-    **{f"popularity_{days}": f"many took it in the last {days} days that the model knows" for days in HALF_LIVES_DAYS},
+    **{
+        f"popularity_{days}": f"many took it in the last {_days(days)} that the model knows" for days in HALF_LIVES_DAYS
+    },
     "transitions": "it often follows what was taken last",
     "title": "its title is like those of what was taken last",
     "specific": "its specific text is like those of what was taken last",

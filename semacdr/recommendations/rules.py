@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from semacdr.errors import ConfigError, DataError, examples
-from semacdr.model.experts import SECONDS_PER_DAY
-from semacdr.model.histories import Events, IntArray, Queries, ragged
+from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, Queries, ragged
 from semacdr.model.vocabulary import Vocabulary
 
 BoolArray = npt.NDArray[np.bool_]

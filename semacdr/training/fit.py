@@ -19,10 +19,10 @@ from semacdr.errors import DataError
 from semacdr.model.checkpoint import encode_all_items
 from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import Agreement, ProfileAgreement, near_duplicates, uniformity
-from semacdr.model.histories import Events, HistoryBatch, Visibility
+from semacdr.model.histories import SECONDS_PER_DAY, Events, HistoryBatch, Visibility
 from semacdr.model.item_encoder import Catalogue, ItemViews, Projection, centred
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
-from semacdr.model.semacdr import SECONDS_PER_DAY, SemaCdrModel, UserStates
+from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.sequence_encoder import Block
 from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from semacdr.model.experts import FloatArray
 from semacdr.model.gate import UP_TO_DATE, ScoreGate, support_bucket
 from semacdr.model.histories import IntArray, Queries
+from semacdr.model.popularity import FloatArray
 from semacdr.model.ranking import Scorer
 from semacdr.model.scorer import FinalScorer, Scoring
 
@@ -41,7 +41,8 @@ class Sight:
         """With every event strictly before each target: what serving asks with."""
         scoring = scoring_of(scorer)
         memory = scoring.memory.with_events(scorer.events)
-        of_today = replace(scorer, scoring=replace(scoring, memory=memory))
+        scoring = replace(scoring, memory=memory)
+        of_today = replace(scorer, scoring=scoring)
         facts = scoring.facts(scorer.events, scorer.queries, scorer.queries.time_s)
         return cls(of_today.scores, facts, memory.counts.before)
 

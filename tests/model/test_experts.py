@@ -7,6 +7,7 @@ from semacdr.model import experts
 from semacdr.model.config import Expert
 from semacdr.model.experts import Memory, column_names, expert_scores, memory_of, memory_tensors
 from semacdr.model.histories import Events, Queries, events_of, queries_at, queries_of_targets
+from semacdr.model.popularity import SMALLEST
 from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import Part, View
@@ -103,7 +104,7 @@ def test_popularity_equals_a_naive_loop():
             for item, time in zip(events.item, events.time_s, strict=True):
                 if item > 5 and time < queries.time_s[query]:
                     count[item - 6] += 0.5 ** ((queries.time_s[query] - time) / DAY / half_life)
-            expected = np.log(count / max(count.sum(), 1e-300) + experts.SMALLEST)
+            expected = np.log(count / max(count.sum(), 1e-300) + SMALLEST)
             assert found[column, row].numpy() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
@@ -136,7 +137,7 @@ def test_transitions_equal_a_naive_loop():
             for taken, weight in known:
                 if taken <= 5:
                     score[taken - 1] += experts.RECENT_DECAY ** (stop - 1 - position) * weight / total
-        assert found[row].numpy() == pytest.approx(np.log(score + experts.SMALLEST), rel=1e-4)
+        assert found[row].numpy() == pytest.approx(np.log(score + SMALLEST), rel=1e-4)
 
 
 def test_text_ranks_the_like_of_the_last_item_first_and_a_cold_item_like_any_other():
@@ -154,7 +155,7 @@ def test_query_without_history_gets_popularity_and_no_opinion_of_the_others():
     queries.stop[:] = events.offsets[0]
     found = all_scores(memory, events, queries, 0)[:, 0]
     assert found[0].argmax() == 1
-    assert (found[3:].std(dim=1) == 0).all()
+    assert (found[len(experts.HALF_LIVES_DAYS) :].std(dim=1) == 0).all()
 
 
 def test_titles_without_a_word_give_zeros():

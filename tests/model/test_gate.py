@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from semacdr.model.experts import Memory
 from semacdr.model.gate import NUM_FACTS, ScoreGate, query_facts, support_bucket
-from semacdr.model.histories import queries_of_targets
+from semacdr.model.histories import queries_at, queries_of_targets
 from semacdr.tables import Part
-from tests.model.test_experts import DAY, events_at
+from tests.model.test_experts import DAY, TITLES, VOCABULARY, events_at, text
 
 
 def test_fresh_gate_passes_the_trained_score_on():
@@ -34,15 +35,29 @@ def test_support_bucket_edges():
 
 def test_query_facts_by_hand():
     events = events_at([(1, "a", 1), (2, "b", 2), (4, "b", 3), (9, "a", 4)], [(5, "b", 0)])
-    facts = query_facts(events, queries_of_targets(events, Part.TEST), last_s=5 * DAY, num_domains=2)
+    past = Memory.of(events.kept(events.time_s <= 5 * DAY), VOCABULARY, TITLES, text()).past
+    facts = query_facts(events, queries_of_targets(events, Part.TEST), 5 * DAY, past, num_domains=2)
     assert facts.shape == (5, NUM_FACTS + 2)
     log = math.log1p
     # The last of the first user: one event of a 8 days ago, two of b 5 days ago, 4 days after the fit's end.
-    assert facts[3].tolist() == pytest.approx([1, log(1), log(2), log(8), log(5), log(4), 1, 0])
+    # Nobody had taken these items before.
+    assert facts[3].tolist() == pytest.approx([1, log(1), log(2), log(8), log(5), log(4), 0, 0, 1, 0])
     # The third: one event of each before it.
-    assert facts[2].tolist() == pytest.approx([1, log(1), log(1), log(2), log(3), 0, 0, 1])
+    assert facts[2].tolist() == pytest.approx([1, log(1), log(1), log(2), log(3), 0, 0, 0, 0, 1])
     # The second user has nothing before the query.
-    assert facts[4].tolist() == pytest.approx([1, 0, 0, 0, 0, 0, 0, 1])
+    assert facts[4].tolist() == pytest.approx([1, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+
+
+def test_query_facts_say_how_popular_what_a_user_took_was_then():
+    # The first three users make items popular, the fourth takes some of them later, and one after the last known event.
+    crowd = [[(1, "a", 0), (1, "b", 2)], [(2, "a", 0), (2, "a", 1)], [(2, "b", 2)]]
+    events = events_at(*crowd, [(3, "a", 0), (3, "b", 3), (4, "a", 1), (7, "a", 0), (9, "a", 1), (9, "b", 3)])
+    past = Memory.of(events.kept(events.time_s <= 5 * DAY), VOCABULARY, TITLES, text()).past
+    queries = queries_at(events, np.array([3, 3]), np.array([0, 1]), np.array([9, 9]) * DAY)
+    facts = query_facts(events, queries, 5 * DAY, past, num_domains=2)
+    # Of a: two of three events when it was taken, and one of four; of b: none of two. One more event counts as none.
+    own, other = (math.log(1 + 2 / 3 * 1e4) + math.log(1 + 1 / 4 * 1e4)) / 3, 0.0
+    assert facts[:, 6:8].tolist() == [pytest.approx([own, other], rel=1e-5), pytest.approx([other, own], rel=1e-5)]
 
 
 def test_the_boost_raises_cold_items_alone():

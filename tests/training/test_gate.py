@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from semacdr.model.experts import Memory
-from semacdr.model.gate import NUM_FACTS, query_facts
+from semacdr.model.gate import NUM_FACTS
 from semacdr.model.histories import PART_CODE, read_events
 from semacdr.model.scorer import Scoring
 from semacdr.tables import Part
@@ -54,7 +54,7 @@ def test_gate_examples_estimate_the_cross_entropy_over_all_items(
     table = torch.randn(2, len(queries), 20, generator=torch.Generator().manual_seed(0))
     sight = Sight(
         scores=lambda chosen, _: table[:, torch.from_numpy(chosen)],
-        facts=query_facts(events, queries, 0, 2),
+        facts=np.ones((len(queries), NUM_FACTS + 2), np.float32),
         support=lambda item, _: np.zeros_like(item),
     )
     asked = np.arange(len(queries))
