@@ -114,9 +114,13 @@ class ScoreGate(nn.Module):
         self.low_F.copy_(facts_QF.amin(dim=0))
         self.high_F.copy_(facts_QF.amax(dim=0))
 
+    def measured(self, facts_QF: Float[Tensor, "queries facts"]) -> Float[Tensor, "queries facts"]:
+        """Return facts as ``standardise`` says."""
+        return (facts_QF.clamp(self.low_F, self.high_F) - self.mean_F) / self.scale_F
+
     def weights(self, facts_QF: Float[Tensor, "queries facts"]) -> Float[Tensor, "queries columns"]:
         """Return the part of each column's weight that depends on the query."""
-        return ((facts_QF.clamp(self.low_F, self.high_F) - self.mean_F) / self.scale_F) @ self.by_fact.T
+        return self.measured(facts_QF) @ self.by_fact.T
 
     def forward(
         self,

@@ -1,16 +1,21 @@
 """Fitting the score gate on targets that neither the trained weights nor the experts have seen."""
 
-# Shapes: Q queries, I items of one domain, X columns (the trained score first), F facts, C candidates.
+# Shapes: Q queries, I items of one domain, X columns (the trained score first), F facts, C candidates, B buckets,
+# O weights beside those of facts, J numbers of a candidate (X and O).
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import minimize
 from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from semacdr.model.experts import Memory, column_names
-from semacdr.model.gate import ScoreGate, support_bucket
+from semacdr.model.gate import NUM_BUCKETS, ScoreGate, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.ranking import CHUNK_SCORES, chunks, histories_of
 from semacdr.model.scorer import Scoring
@@ -26,7 +31,12 @@ TOP, SAMPLED = 40, 200
 MAX_QUERIES = 4_000
 PULL = 3.0
 """Strength of the pull towards the trained score alone, in targets: with few of them the gate stays shut."""
-STEPS = 60
+STEPS, GRADIENT = 60, 1e-5
+"""Of the optimiser at most, and where it may stop: a dozen are enough."""
+QUERIES_AT_ONCE = 500
+
+
+FloatArray64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -125,23 +135,92 @@ def _candidates(
 
 def fit_gate(examples: GateExamples, num_domains: int, pull: float = PULL) -> ScoreGate:
     """Return the gate of least cross-entropy, pulled towards the trained score alone."""
-    gate = ScoreGate(examples.score_QCX.shape[2], num_domains)
+    gate = ScoreGate(examples.score_QCX.shape[2], num_domains).requires_grad_(requires_grad=False)
     gate.standardise(examples.facts_QF)
-    spread_X = examples.score_QCX[examples.log_share_QC.isfinite()].std(dim=0).clamp(min=1e-3)
-    at_first = [parameter.detach().clone() for parameter in gate.parameters()]
-    optimiser = torch.optim.LBFGS(gate.parameters(), max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe")
+    objective = Objective(examples, gate, pull)
+    # Columns are much alike: methods that know no Hessian are far from the solution after hundreds of steps.
+    found = minimize(
+        lambda weights: objective(weights)[:2],
+        objective.at_first,
+        jac=True,
+        hess=lambda weights: objective(weights)[2],
+        method="trust-exact",
+        options={"gtol": GRADIENT, "maxiter": STEPS},
+    )
+    vector_to_parameters(torch.from_numpy(found.x).float(), gate.parameters())
+    return gate
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        moved = [parameter - first for parameter, first in zip(gate.parameters(), at_first, strict=True)]
-        strength = pull / len(examples.facts_QF)
-        by_column = sum((((part * spread_X[:, None]) ** 2).sum() for part in moved[:2]), moved[2].new_zeros(()))
-        loss = examples.loss(gate) + strength * (by_column + (moved[2] ** 2).sum())
-        loss.backward()
-        return loss
 
-    optimiser.step(closure)
-    return gate.requires_grad_(requires_grad=False)
+class Objective:
+    """What ``fit_gate`` minimises, as a function of all of the gate's weights in one vector."""
+
+    def __init__(self, examples: GateExamples, gate: ScoreGate, pull: float) -> None:
+        self._examples = examples
+        self._fact_QF = gate.measured(examples.facts_QF).double()
+        self._sizes = [parameter.numel() for parameter in gate.parameters()]
+        self.at_first = parameters_to_vector(gate.parameters()).double().numpy()
+        spread_X = examples.score_QCX[examples.log_share_QC.isfinite()].std(dim=0).clamp(min=1e-3)
+        spreads = [spread_X[:, None].expand_as(part) for part in (gate.by_fact, gate.by_support)]
+        spread = torch.cat([part.flatten() for part in (*spreads, torch.ones_like(gate.bias))])
+        self._pull = (pull / len(examples.facts_QF) * spread**2).double().numpy()
+        self._last: tuple[bytes, tuple[float, FloatArray64, FloatArray64]] | None = None
+
+    def __call__(self, weights: FloatArray64) -> tuple[float, FloatArray64, FloatArray64]:
+        """Return the value, its gradient and its Hessian."""
+        # The optimiser asks for the Hessian where it has asked for the value.
+        if self._last is None or self._last[0] != weights.tobytes():
+            self._last = weights.tobytes(), self._computed(weights)
+        return self._last[1]
+
+    def _computed(self, weights: FloatArray64) -> tuple[float, FloatArray64, FloatArray64]:
+        """Sum up over the queries.
+
+        A candidate's score is linear in J numbers: its columns, which the query's facts weigh, its columns once more in
+        the place of its bucket, and its bucket. So the Hessian of a query is their covariance under the softmax.
+        """
+        examples, num_queries = self._examples, len(self._fact_QF)
+        by_fact, by_support, bias = torch.from_numpy(weights).split(self._sizes)
+        num_columns = examples.score_QCX.shape[2]
+        by_fact_XF = by_fact.view(num_columns, -1)
+        num_facts, num_others = by_fact_XF.shape[1], len(by_support) + len(bias)
+        value, gradient_XF, gradient_O = 0.0, torch.zeros_like(by_fact_XF), by_fact.new_zeros(num_others)
+        hessian_XXFF = by_fact.new_zeros(num_columns**2, num_facts**2)
+        hessian_XOF = by_fact.new_zeros(num_columns * num_others, num_facts)
+        hessian_OO = by_fact.new_zeros(num_others, num_others)
+        for at in range(0, num_queries, QUERIES_AT_ONCE):
+            here = slice(at, at + QUERIES_AT_ONCE)
+            score_QCX, fact_QF = examples.score_QCX[here].double(), self._fact_QF[here]
+            is_in_QCB = one_hot(examples.bucket_QC[here], NUM_BUCKETS).double()
+            by_bucket_QCO = (score_QCX[..., None] * is_in_QCB[..., None, :]).flatten(2)
+            number_QCJ = torch.cat([score_QCX, by_bucket_QCO, is_in_QCB], dim=2)
+            weight_QO = torch.cat([by_support, bias]).expand(len(fact_QF), -1)
+            weight_QJ = torch.cat([fact_QF @ by_fact_XF.T, weight_QO], dim=1)
+            score_QC = (number_QCJ @ weight_QJ[..., None])[..., 0]
+            logit_QC = score_QC + examples.log_share_QC[here]
+            share_QC = logit_QC.softmax(dim=1)
+            value += float((logit_QC.logsumexp(dim=1) - score_QC[:, 0]).sum())
+            mean_QJ = (share_QC[:, None] @ number_QCJ)[:, 0]
+            moment_QJJ = (number_QCJ * share_QC[..., None]).transpose(1, 2) @ number_QCJ
+            covariance_QJJ = moment_QJJ - mean_QJ[:, :, None] * mean_QJ[:, None, :]
+            slope_QJ = mean_QJ - number_QCJ[:, 0]
+            gradient_XF += slope_QJ[:, :num_columns].T @ fact_QF
+            gradient_O += slope_QJ[:, num_columns:].sum(dim=0)
+            pair_QFF = (fact_QF[:, :, None] * fact_QF[:, None, :]).flatten(1)
+            hessian_XXFF += covariance_QJJ[:, :num_columns, :num_columns].flatten(1).T @ pair_QFF
+            hessian_XOF += covariance_QJJ[:, :num_columns, num_columns:].flatten(1).T @ fact_QF
+            hessian_OO += covariance_QJJ[:, num_columns:, num_columns:].sum(dim=0)
+        by_fact_by_fact = hessian_XXFF.view(num_columns, num_columns, num_facts, num_facts).permute(0, 2, 1, 3)
+        by_fact_by_other = hessian_XOF.view(num_columns, num_others, num_facts).permute(0, 2, 1)
+        size = num_columns * num_facts
+        corner, side = by_fact_by_fact.reshape(size, size), by_fact_by_other.reshape(size, num_others)
+        hessian = torch.cat([torch.cat([corner, side], dim=1), torch.cat([side.T, hessian_OO], dim=1)]).numpy()
+        gradient = torch.cat([gradient_XF.flatten(), gradient_O]).numpy()
+        moved = weights - self.at_first
+        return (
+            value / num_queries + float((self._pull * moved**2).sum()),
+            gradient / num_queries + 2 * self._pull * moved,
+            hessian / num_queries + np.diag(2 * self._pull),
+        )
 
 
 @dataclass(frozen=True)
