@@ -124,6 +124,7 @@ def _trained_from(context: Context, request: Request) -> dict[str, Any]:
         "source": row.source.value,
         "split": context.dataset.split.model_dump(mode="json", exclude={"protocol"}),
         "embeddings": context.dataset.embeddings.model_dump(mode="json") if row.preset else None,
+        "revision": find_stage("training").revision if row.preset else None,
     }
 
 
@@ -211,7 +212,6 @@ def _trained(
         "source": Source.REAL.value if at_test else row.source.value,
         "setting": [setting.protocol.value, setting.fit.weights.value],
         "seed": seed,
-        "revision": find_stage("training").revision,
         "inputs": {name: artifact.manifest.fingerprint for name, artifact in inputs.items()},
     }
     checkpoint = folder / "checkpoints" / fingerprint(made_from)[:32]

@@ -158,11 +158,11 @@ class Objective:
         self._examples = examples
         self._fact_QF = gate.measured(examples.facts_QF).double()
         self._sizes = [parameter.numel() for parameter in gate.parameters()]
-        self.at_first = parameters_to_vector(gate.parameters()).double().numpy()
+        self.at_first = parameters_to_vector(gate.parameters()).detach().double().numpy()
         spread_X = examples.score_QCX[examples.log_share_QC.isfinite()].std(dim=0).clamp(min=1e-3)
         spreads = [spread_X[:, None].expand_as(part) for part in (gate.by_fact, gate.by_support)]
         spread = torch.cat([part.flatten() for part in (*spreads, torch.ones_like(gate.bias))])
-        self._pull = (pull / len(examples.facts_QF) * spread**2).double().numpy()
+        self._pull = (pull / len(examples.facts_QF) * spread**2).detach().double().numpy()
         self._last: tuple[bytes, tuple[float, FloatArray64, FloatArray64]] | None = None
 
     def __call__(self, weights: FloatArray64) -> tuple[float, FloatArray64, FloatArray64]:

@@ -10,7 +10,17 @@ import pytest
 from click.testing import CliRunner
 
 from semacdr.cli import main
-from semacdr.comparison import Predictions, Request, compare, demand_alike, evaluate_row, figures, find_row, per_target
+from semacdr.comparison import (
+    Predictions,
+    Request,
+    compare,
+    demand_alike,
+    evaluate,
+    evaluate_row,
+    figures,
+    find_row,
+    per_target,
+)
 from semacdr.comparison import score as score_predictions
 from semacdr.comparison.inputs import MODEL_INPUTS, prepare
 from semacdr.comparison.own_words import masked_text
@@ -86,6 +96,18 @@ def test_evaluate_row_again_trains_and_publishes_nothing(context: Context):
     assert len(context.store.manifests("toy", "evaluation")) == versions
     assert context.store.aliases("toy", "evaluation")["gts-full-refit-popularity"] == first.manifest.version
     assert "current" not in context.store.aliases("toy", "evaluation")
+
+
+def test_evaluate_row_after_a_change_of_training_is_not_what_was_evaluated_before(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    floor, trained = evaluated(context, "popularity"), evaluated(context, "semacdr")
+    stage = evaluate.find_stage("training")
+    monkeypatch.setattr(evaluate, "find_stage", lambda _: replace(stage, revision=stage.revision + 1))
+    assert evaluated(context, "popularity").reference == floor.reference
+    again = evaluated(context, "semacdr")
+    assert again.reference != trained.reference
+    assert again.manifest.details["trained"][0]["seconds"] != trained.manifest.details["trained"][0]["seconds"]
 
 
 def test_evaluate_row_of_a_killed_run_trains_no_seed_twice(context: Context):

@@ -1,17 +1,27 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from semacdr.model.experts import Memory
-from semacdr.model.gate import NUM_FACTS
+from semacdr.model.gate import NUM_FACTS, ScoreGate
 from semacdr.model.histories import PART_CODE, read_events
 from semacdr.model.scorer import Scoring
 from semacdr.tables import Part
 from semacdr.training import gate as gate_module
 from semacdr.training.fit import Fit
-from semacdr.training.gate import GateExamples, Sight, cross_fitted_gate, fit_gate, gate_examples
+from semacdr.training.gate import (
+    PULL,
+    GateExamples,
+    Objective,
+    Sight,
+    cross_fitted_gate,
+    fit_gate,
+    gate_examples,
+)
 from semacdr.training.validation import Validation
 from tests.training.test_fit import inputs_of
 
@@ -45,6 +55,38 @@ def test_fit_gate_is_the_same_in_any_order_of_targets_and_for_one_target_stays_n
     assert fit_gate(one, 2).by_fact[1:].abs().max() < 0.5
 
 
+def test_objective_is_the_cross_entropy_with_its_derivatives():
+    examples = replace(examples_of(1, num_queries=40, num_candidates=7), log_share_QC=torch.randn(40, 7))
+    examples.log_share_QC[3, 5:] = -torch.inf
+    gate = ScoreGate(3, 2)
+    gate.standardise(examples.facts_QF)
+    objective = Objective(examples, gate, pull=0.0)
+    torch.manual_seed(0)
+    weights = torch.randn(len(objective.at_first), dtype=torch.float64)
+    vector_to_parameters(weights.float(), gate.parameters())
+    loss = examples.loss(gate)
+    slopes = torch.autograd.grad(loss, list(gate.parameters()))
+    value, gradient, hessian = objective(weights.numpy())
+    assert value == pytest.approx(loss.item(), rel=1e-5)
+    assert gradient == pytest.approx(torch.cat([slope.flatten() for slope in slopes]).numpy(), abs=1e-5)
+    step = 1e-5 * np.eye(len(weights))
+    moved = np.stack([objective(weights.numpy() + one)[1] - objective(weights.numpy() - one)[1] for one in step])
+    assert hessian == pytest.approx(moved / 2e-5, abs=1e-7)
+
+
+def test_fit_gate_of_columns_that_are_much_alike_ends_at_the_least_loss():
+    examples = examples_of(1)
+    alike = examples.score_QCX + 0.0
+    alike[:, :, 2] = 30 * alike[:, :, 1] + 0.03 * alike[:, :, 2]
+    examples = replace(examples, score_QCX=alike)
+    gate = fit_gate(examples, num_domains=2)
+    fresh = ScoreGate(3, 2)
+    fresh.standardise(examples.facts_QF)
+    objective = Objective(examples, fresh, PULL)
+    found = parameters_to_vector(gate.parameters()).double().numpy()
+    assert abs(objective(found)[1]).max() < 1e-3 * abs(objective(objective.at_first)[1]).max()
+
+
 def test_gate_examples_estimate_the_cross_entropy_over_all_items(
     toy_artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
@@ -62,7 +104,7 @@ def test_gate_examples_estimate_the_cross_entropy_over_all_items(
     def loss(seed: int) -> float:
         made = gate_examples(sight, events, queries, asked, inputs.vocabulary, np.random.default_rng(seed))
         assert made is not None
-        return made.loss(gate_module.ScoreGate(2, 2)).item()
+        return made.loss(ScoreGate(2, 2)).item()
 
     whole = loss(0)
     assert loss(1) == pytest.approx(whole, rel=1e-6)
@@ -89,7 +131,7 @@ def test_the_gate_is_fitted_with_memories_as_old_as_the_fit_and_as_new_as_the_ta
     inputs = inputs_of(toy_artifacts)
     validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
     memory = Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text)
-    scoring = Scoring.of(inputs.config.experts, memory, gate_module.ScoreGate(7, 2))
+    scoring = Scoring.of(inputs.config.experts, memory, ScoreGate(7, 2))
     scorer = validation.scorer(Fit(inputs, seed=0).model, scoring)
     old, new = Sight.at_fit(scorer), Sight.up_to_date(scorer)
     assert (old.facts[:, 5] > 0).all()
