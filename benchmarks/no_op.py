@@ -2,10 +2,10 @@
 
     python -m benchmarks.no_op [--rows 10000000] [--folder FOLDER] [--quick]
 
-A synthetic log of two domains goes through every stage, each a process of its own. No LLM is asked, and the split
-leaves training one event in a thousand. Then everything is asked for again: by ``semacdr run``, with the server that it
-starts for itself, and by the flow ``pipeline/nightly`` on a Prefect server. ``--folder`` keeps log and store; where they
-are there already, only the last part is measured. ``--quick``: 200,000 rows.
+A synthetic log of two domains goes through every stage, each a process of its own. Then everything is asked for again:
+by ``semacdr run``, with the server that it starts for itself, and by the flow ``pipeline/nightly`` on a Prefect server.
+``--folder`` keeps log and store; where they are there already, only the last part is measured. ``--quick``: 200,000
+rows.
 """
 
 from __future__ import annotations
@@ -26,11 +26,6 @@ from benchmarks.scaling import SMALL, STAGE, show
 BAR_CPU_S = 60.0
 USERS, ITEMS, DOMAINS = 50_000, 5_000, 2
 MEMORY = "2GB"
-SPLIT = """
-[split]
-validation_quantile = 0.001
-test_quantile = 0.002
-"""
 NIGHTLY = "import sys; from flows.pipeline import nightly; nightly(sys.argv[1], sys.argv[2])"
 MEASURED = """
 import json, resource, subprocess, sys, time
@@ -52,7 +47,6 @@ def measure(command: list[str], environment: dict[str, str] | None = None) -> tu
 def make(folder: Path, rows: int) -> Path:
     """Write the log and run every stage; return the TOML."""
     toml = write_domains(folder / "log", rows, USERS, ITEMS, DOMAINS)
-    toml.write_text(toml.read_text(encoding="utf-8") + SPLIT, encoding="utf-8")
     print("| | stage | CPU s | wall s | peak MiB | MiB made |\n| --- | --- | --- | --- | --- | --- |", flush=True)
     show(f"{rows:,} events, once", STAGE, (*SMALL, "gate", "report"), toml, folder, MEMORY)
     return toml
