@@ -1,6 +1,6 @@
 """What each stage costs as users, items, domains and events grow: CPU, wall, peak memory and bytes.
 
-    python -m benchmarks.scaling [--rows 1000000 5000000 20000000 50000000] [--memory 2GB] [--quick]
+    python -m benchmarks.scaling [--rows 1000000 5000000 20000000 50000000] [--shapes 5] [--memory 2GB] [--quick]
 
 Ingest, sequences and the check of the interactions before they are published run on one-domain logs of --rows events.
 The stages up to recommendations run on data sets that differ from the first in one thing: twice the events, users,
@@ -95,10 +95,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 5_000_000, 20_000_000, 50_000_000])
     parser.add_argument("--memory", default="2GB")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--no-shapes", action="store_true", help="the large logs only")
+    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the data sets")
     arguments = parser.parse_args()
     sizes = [200_000] if arguments.quick else arguments.rows
-    shapes = {} if arguments.no_shapes else dict(list(SHAPES.items())[: 1 if arguments.quick else None])
+    shapes = list(SHAPES.items())[: 1 if arguments.quick else arguments.shapes]
     load = os.getloadavg()[0]
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {load:.1f} before, {arguments.memory}")
     print("| | stage | CPU s | wall s | peak MiB | MiB made |\n| --- | --- | --- | --- | --- | --- |", flush=True)
@@ -108,7 +108,7 @@ def main() -> None:
             toml = write_log(Path(name) / "log", rows)
             spent = show(f"{rows:,} events", ALONE, LARGE, toml, Path(name), arguments.memory)
         per_row[rows] = [round(cpu_s / rows * 1e6, 2) for cpu_s in spent]
-    for what, shape in shapes.items():
+    for what, shape in shapes:
         with tempfile.TemporaryDirectory(prefix="semacdr-scaling-") as name:
             toml = write_domains(Path(name) / "log", *shape)
             show(what, STAGE, SMALL, toml, Path(name), arguments.memory)
