@@ -1,9 +1,10 @@
 """Ingest against DuckDB's own copy of the same JSON lines to Parquet, and its time per row as the log grows.
 
-    python -m benchmarks.ingest [--rows 1000000 5000000 20000000] [--memory 2GB] [--quick]
+    python -m benchmarks.ingest [--rows 1000000 5000000 20000000] [--memory 2GB] [--steps] [--quick]
 
 Each measurement is a process of its own. Prints a table and one JSON line: the ratio of rates at the largest log.
-``--quick``: 200,000 and 1,000,000 rows.
+``--steps``: beside it, what the last log costs up to some step, imports included. ``--quick``: 200,000 and 1,000,000
+rows.
 """
 
 from __future__ import annotations
@@ -45,6 +46,46 @@ with duckdb.connect(f"{output}/work.duckdb", config={"memory_limit": memory}) as
         f" to '{output}/events.parquet' (format parquet)"
     )
 """
+UP_TO = """
+import gzip, sys
+from pathlib import Path
+import duckdb
+from semacdr.database import read_sql
+from semacdr.dataset import load_dataset
+from semacdr.interactions.records import open_lines
+from semacdr.interactions.staging import read_records
+step, toml = sys.argv[1:]
+config = load_dataset(toml)
+log, source = Path(toml).with_name("log.jsonl.gz"), config.domains["shop"].interactions
+files, advance = {0: log}, lambda _: None
+limits = config.filters.model_dump(include={"min_timestamp_s", "max_timestamp_s"})
+judged = limits | {"until_s": None, "time_format": source.time_format}
+fields = "max(user_id), max(item_id), max(timestamp), max(rating), max(fault), max(line)"
+events = "max(user_id), max(item_id), max(timestamp_s), max(rating), max(place), max(refusal)"
+with duckdb.connect() as connection:
+    connection.execute("set timezone = 'UTC'")
+    connection.execute(read_sql("ingest/macros"))
+    if step == "bytes":
+        with gzip.open(log) as file:
+            while file.read(4 * 2**20):
+                pass
+    elif step == "lines":
+        use = lambda: connection.execute("select max(text) from lines").fetchall()
+        open_lines(files, advance).consume(connection, "lines", use)
+    elif step == "fields":
+        use = lambda: connection.execute(f"select {fields} from fields").fetchall()
+        read_records(connection, "interactions", source, files, advance, use)
+    elif step == "judged records":
+        unsorted = read_sql("ingest/judged_events").rpartition("order by")[0]
+        use = lambda: connection.execute(f"select {events} from ({unsorted})", judged).fetchall()
+        read_records(connection, "interactions", source, files, advance, use)
+    elif step == "sorted records":
+        use = lambda: all(connection.sql(read_sql("ingest/judged_events"), params=judged).to_arrow_reader(100_000))
+        read_records(connection, "interactions", source, files, advance, use)
+    else:
+        connection.execute(f"select max(user), max(item), max(time), max(stars) from read_json('{log}')").fetchall()
+"""
+STEPS = ("bytes", "lines", "fields", "judged records", "sorted records", "DuckDB's read_json")
 MEASURED = """
 import resource, sys, time
 started = time.monotonic()
@@ -67,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 20_000_000])
     parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--steps", action="store_true")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     sizes = [200_000, 1_000_000] if arguments.quick else arguments.rows
@@ -81,6 +123,8 @@ def main() -> None:
                 who: measure(script, toml, str(folder / who), arguments.memory)
                 for who, script in (("duckdb", THEIRS), ("semacdr", OURS))
             }
+            if arguments.steps and rows == sizes[-1]:
+                found |= {f"up to {step}": measure(UP_TO, step, toml) for step in STEPS}
         for who, (wall_s, cpu_s, peak_mb) in found.items():
             print(f"| {rows:,} | {who} | {wall_s:.1f} | {cpu_s:.1f} | {cpu_s / rows * 1e6:.2f} | {peak_mb:,.0f} |")
         ratio = found["duckdb"][0] / found["semacdr"][0]

@@ -1,4 +1,7 @@
-"""A synthetic log as gzipped JSON lines: users and items by a power law, times over three years, one file a domain."""
+"""A synthetic log as gzipped JSON lines: users and items by a power law, times over three years, one file a domain.
+
+No LLM is asked, and the split leaves training one event in a thousand: what is measured is the rest.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ name = "synthetic"
 
 [filters]
 max_reject_share = 0.5
+
+[split]
+validation_quantile = 0.001
+test_quantile = 0.002
 
 [semantics.budget]
 items = 0

@@ -30,8 +30,10 @@ def summarize(store: Store, dataset: DatasetConfig, console: Console) -> None:
     _print_metrics(store, dataset.name, console)
     _print_gate(store, dataset.name, console)
     console.print(f"The page: {page_of(store, store.get(dataset.name, 'report'))}\n", highlight=False, soft_wrap=True)
-    _print_user(store, dataset, console)
-    _print_next(store, dataset, console)
+    user = _print_user(store, dataset, console)
+    console.print("\n[bold]Try next[/]")
+    for command in next_commands(store, dataset.name, user or ""):
+        console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _print_artifacts(store: Store, dataset: DatasetConfig, console: Console) -> None:
@@ -96,11 +98,11 @@ def _print_gate(store: Store, dataset: str, console: Console) -> None:
     console.print()
 
 
-def _print_user(store: Store, dataset: DatasetConfig, console: Console) -> None:
+def _print_user(store: Store, dataset: DatasetConfig, console: Console) -> str | None:
     user, history, recommended = example_user(store, dataset.name)
     if user is None:
         console.print("No user has a recommendation: every item of every domain has been seen.")
-        return
+        return None
     console.print(f"[bold]User {escape(user)}[/]: the last {_SHOWN_EVENTS} events in each domain")
     for domain in history["domain"].unique(maintain_order=True):
         console.print(f"  {domain}")
@@ -121,6 +123,7 @@ def _print_user(store: Store, dataset: DatasetConfig, console: Console) -> None:
             console.print(f"      {escape(source)}", style="dim", highlight=False)
             console.print(f"        specific: {escape(row['specific_text'])}", style="dim", highlight=False)
             console.print(f"        agnostic: {escape(row['agnostic_text'])}", style="dim", highlight=False)
+    return user
 
 
 def example_user(store: Store, dataset: str) -> tuple[str | None, pl.DataFrame, pl.DataFrame]:
@@ -136,8 +139,8 @@ def example_user(store: Store, dataset: str) -> tuple[str | None, pl.DataFrame, 
             "texts": "semantics",
         }
         for view, name in views.items():
-            frame = store.get(dataset, name).scan().collect()
-            connection.register(view, frame.to_arrow())
+            files = [str(file) for file in store.get(dataset, name).files()]
+            connection.read_parquet(files, hive_partitioning=False).create_view(view)
         found = connection.execute(read_sql("report/example_user")).fetchall()
         user: str | None = found[0][0] if found else None
         history = connection.sql(read_sql("report/history"), params={"user_id": user, "length": _SHOWN_EVENTS}).pl()
@@ -145,13 +148,6 @@ def example_user(store: Store, dataset: str) -> tuple[str | None, pl.DataFrame, 
             read_sql("report/recommended"), params={"user_id": user, "length": _SHOWN_RECOMMENDATIONS}
         ).pl()
     return user, history, recommended
-
-
-def _print_next(store: Store, dataset: DatasetConfig, console: Console) -> None:
-    user, _, _ = example_user(store, dataset.name)
-    console.print("\n[bold]Try next[/]")
-    for command in next_commands(store, dataset.name, user or ""):
-        console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
 
 
 def next_commands(store: Store, dataset: str, user: str) -> list[str]:

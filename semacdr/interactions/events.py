@@ -101,44 +101,30 @@ def _noted(batches: Iterable[pa.RecordBatch], events: Events) -> Iterator[pa.Rec
 
 
 def _each_once(batches: Iterable[pa.RecordBatch], refuse: Callable[[pa.RecordBatch], None]) -> Iterator[pa.RecordBatch]:
-    """Yield the accepted records in order, of several of one event the first by file and line; refuse the others."""
-    waiting: pa.RecordBatch | None = None
+    """Yield the accepted records, of several of one event the first by file and line; refuse the others."""
+    last: pa.RecordBatch | None = None
     for batch in batches:
-        records, reasons = batch, batch.column("reason")
-        if reasons.null_count < len(batch):
-            refuse(batch.filter(reasons.is_valid()))
-            records = batch.filter(reasons.is_null())
-        if waiting is not None:
-            records = pa.concat_batches([waiting, records])
-        starts = _starts(records)
-        # More records of the last event may follow.
-        last = starts[-1] if len(starts) else 0
-        yield _first_of_each(records.slice(0, last), starts[:-1], refuse)
-        waiting = records.slice(last)
-    if waiting is not None:
-        yield _first_of_each(waiting, _starts(waiting), refuse)
+        is_accepted = batch.column("refusal").is_null()
+        accepted = batch.filter(is_accepted)
+        if len(accepted) < len(batch):
+            refuse(batch.filter(pc.invert(is_accepted)))
+        records = pa.concat_batches([last, accepted]) if last else accepted
+        is_first = _is_first(records)[len(records) - len(accepted) :]
+        if not is_first.all():
+            refuse(accepted.filter(pa.array(~is_first)))
+        yield accepted.filter(pa.array(is_first))
+        last = records.slice(len(records) - 1) if len(records) else None
 
 
-def _starts(records: pa.RecordBatch) -> np.ndarray:
-    """Return the rows with another user, time or item than the row before."""
+def _is_first(records: pa.RecordBatch) -> np.ndarray:
+    """Return which rows have another user, time or item than the row before."""
     times = records.column("timestamp_s").to_numpy()
-    is_start = np.append(True, times[1:] != times[:-1])[: len(times)]
-    rows = np.flatnonzero(~is_start)
+    is_first = np.append(True, times[1:] != times[:-1])[: len(times)]
+    rows = np.flatnonzero(~is_first)
     for name in ("user_id", "item_id"):
         column = records.column(name)
-        is_start[rows] |= pc.not_equal(column.take(rows), column.take(rows - 1)).to_numpy(zero_copy_only=False)
-    return np.flatnonzero(is_start)
-
-
-def _first_of_each(
-    records: pa.RecordBatch, starts: np.ndarray, refuse: Callable[[pa.RecordBatch], None]
-) -> pa.RecordBatch:
-    if len(starts) == len(records):
-        return records
-    is_start = np.isin(np.arange(len(records)), starts)
-    records = records.take(np.lexsort((records.column("place").to_numpy(), np.cumsum(is_start))))
-    refuse(records.filter(pa.array(~is_start)))
-    return records.filter(pa.array(is_start))
+        is_first[rows] |= pc.not_equal(column.take(rows), column.take(rows - 1)).to_numpy(zero_copy_only=False)
+    return is_first
 
 
 def _counted(batches: Iterable[pa.RecordBatch], domain: str, events: Events) -> Iterator[pa.RecordBatch]:

@@ -196,6 +196,8 @@ def _judged_lines(numbers: pa.Array, lines: list[bytes]) -> pa.RecordBatch:
 
 
 def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
     try:
         data.decode()
     except UnicodeDecodeError:

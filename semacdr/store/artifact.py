@@ -38,13 +38,16 @@ class Artifact:
         return self.manifest.reference
 
     def scan(self, table: str | None = None) -> pl.LazyFrame:
-        """Return one of its tables, lazily, from the files that were published and no others.
+        """Return one of its tables, lazily.
 
         Args:
             table: which; None: the one named like the artifact.
         """
-        files = [self.path / record.path for record in self.manifest.table_files(table or self.manifest.name)]
-        return pl.scan_parquet(files, hive_partitioning=False, glob=False)
+        return pl.scan_parquet(self.files(table), hive_partitioning=False, glob=False)
+
+    def files(self, table: str | None = None) -> list[Path]:
+        """Return the Parquet files of one of its tables: those that were published and no others."""
+        return [self.path / record.path for record in self.manifest.table_files(table or self.manifest.name)]
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 -- One row per raw record of one domain, judged; those from $until_s on count as not yet come.
--- Events of one user, time and item stand together, in any order. What is sorted is kept short:
--- place holds the file's number above 40 bits of the line's.
+-- Events of one user, time and item stand together, by file and line. What is sorted is kept short:
+-- place holds the file's number above 40 bits of the line's; refusal the reason and, on the next
+-- line, the record.
 -- Reads: fields (the files' records as text).
 -- Parameters: $time_format, $min_timestamp_s, $max_timestamp_s, $until_s (may be null).
 with parsed as (
@@ -77,27 +78,30 @@ select
     judged.trimmed_item_id as item_id,
     case when judged.reason is null then judged.whole_seconds end as timestamp_s,
     case when judged.reason is null then judged.rating_number end as rating,
-    judged.reason,
     case
         when judged.reason is not null
-            then left(
-                coalesce(
-                    judged.record,
-                    case
-                        when judged.fault is null
-                            then cast(
-                                json_object(
-                                    'user_id', judged.trimmed_user_id,
-                                    'item_id', judged.trimmed_item_id,
-                                    'timestamp', trimmed(judged.timestamp),
-                                    'rating', trimmed(judged.rating)
-                                ) as varchar
-                            )
-                    end
-                ),
-                500
+            then concat(
+                judged.reason,
+                e'\n' || left(
+                    coalesce(
+                        judged.record,
+                        case
+                            when judged.fault is null
+                                then cast(
+                                    json_object(
+                                        'user_id', judged.trimmed_user_id,
+                                        'item_id', judged.trimmed_item_id,
+                                        'timestamp', trimmed(judged.timestamp),
+                                        'rating', trimmed(judged.rating)
+                                    ) as varchar
+                                )
+                        end
+                    ),
+                    500
+                )
             )
-    end as record
+    end as refusal
 from judged
 where judged.reason is not null or $until_s is null or judged.whole_seconds < $until_s
-order by user_id, timestamp_s, item_id
+-- By every column: then the keys are all that is sorted.
+order by user_id, timestamp_s, item_id, place, rating, refusal

@@ -11,7 +11,7 @@ end;
 
 create or replace macro identity(value, document, place) as
 case
-    when left(value, 1) in ('{', '[', 't', 'f')
+    when value >= '{' or value between '[' and '[~' or value in ('true', 'false')
         then
             case
                 when json_type(document, place) not in ('OBJECT', 'ARRAY', 'BOOLEAN') then value

@@ -287,10 +287,10 @@ def test_ingest_twice_and_shuffled_gives_the_same_bytes(tmp_path: Path):
 
 def test_ingest_duplicate_keeps_the_first_by_file_and_line(tmp_path: Path):
     more = COLUMNS.replace(" }", ', rating = "r" }')
-    write_jsonl(tmp_path / "log-2.jsonl", [{**GOOD, "r": 2}])
-    write_jsonl(tmp_path / "log-1.jsonl", [{**GOOD, "r": 1}, {**GOOD, "r": 3}])
+    write_jsonl(tmp_path / "log-2.jsonl", [{**GOOD, "r": 1}])
+    write_jsonl(tmp_path / "log-1.jsonl", [{**GOOD, "r": 2}, {**GOOD, "r": 3}])
     _, outputs = run(one_domain(tmp_path, "log-*.jsonl", more=more), tmp_path / "out")
-    assert table(outputs, "interactions")["rating"].to_list() == [1.0]
+    assert table(outputs, "interactions")["rating"].to_list() == [2.0]
     assert rejects(outputs) == [("log-1.jsonl", 2, "duplicate event"), ("log-2.jsonl", 1, "duplicate event")]
 
 
