@@ -4,7 +4,8 @@
 
 Trains ``semacdr`` without texts (fit ``train``, protocol gts). Its gate is fitted with the memory of the fit alone, or
 with both, on one half of the users; the other half's validation targets are ranked. ``cold_share`` says how many cold
-items are wanted in the first ten ranks, relative to the targets. Test targets are not read.
+items are wanted in the first ten ranks, relative to the targets; "without the crowd": the gate is not told how popular
+what a user took was. Test targets are not read.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.experts import WITHOUT_TEXTS
 from benchmarks.fit_inputs import read_fit_inputs
 from semacdr.model.config import load_preset
 from semacdr.model.experts import Memory, column_names
-from semacdr.model.gate import ScoreGate
+from semacdr.model.gate import POPULARITY_FACTS, ScoreGate
 from semacdr.model.histories import IntArray
 from semacdr.model.ranking import hit, macro, ndcg, rank_targets
 from semacdr.model.scorer import Scoring
@@ -53,6 +54,13 @@ def gates(validation: Validation, sights: Sequence[Sight], seed: int) -> list[Sc
         made = [gate_examples(one, validation.events, validation.queries, half, vocabulary, rng) for one in sights]
         fitted.append(fit_gate(GateExamples.joined([one for one in made if one]), len(vocabulary.domains)))
     return fitted[::-1]
+
+
+def without_the_crowd(sight: Sight) -> Sight:
+    """Return a sight that does not know how popular what users took was."""
+    facts = sight.facts.copy()
+    facts[:, POPULARITY_FACTS] = 0
+    return replace(sight, facts=facts)
 
 
 def show(name: str, validation: Validation, sight: Sight, of_half: list[ScoreGate], share: float, seed: int) -> float:
@@ -104,16 +112,28 @@ def main() -> None:
     print(f"{place}, seed {arguments.seed}, {len(validation.queries):,} targets; {' '.join(inputs.vocabulary.domains)}")
     print("| memory, gate fitted with, cold_share | HR@10 / NDCG@10 | cold HR@10 | cold targets | cold shown | items |")
     print("| --- | --- | --- | --- | --- | --- |")
-    gains, costs = {}, {}
+    alike = {name: without_the_crowd(sight) for name, sight in sights.items()}
+    same_for_all = gates(validation, list(alike.values()), arguments.seed)
+    gains, costs, crowds = {}, {}, {}
     for memory_name, sight in sights.items():
         before = show(f"{memory_name}, of the fit, 0", validation, sight, first, 0.0, arguments.seed)
+        unaware = show(
+            f"{memory_name}, both without the crowd, 0",
+            validation,
+            alike[memory_name],
+            same_for_all,
+            0.0,
+            arguments.seed,
+        )
         values = [
             show(f"{memory_name}, both, {share:g}", validation, sight, both, share, arguments.seed)
             for share in COLD_SHARES
         ]
         gains[memory_name] = round(values[0] - before, 4)
+        crowds[memory_name] = round(values[0] - unaware, 4)
         costs[memory_name] = round(values[0] - values[COLD_SHARES.index(1.0)], 4)
-    print(json.dumps({"benchmark": "gate_memory", "gain_of_both": gains, "cost_of_cold_share_1": costs}))
+    record = {"gain_of_both": gains, "gain_of_the_crowd": crowds, "cost_of_cold_share_1": costs}
+    print(json.dumps({"benchmark": "gate_memory", **record}))
 
 
 if __name__ == "__main__":

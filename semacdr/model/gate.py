@@ -24,7 +24,7 @@ SUPPORT_EDGES = (1, 6, 21)
 NUM_BUCKETS = len(SUPPORT_EDGES) + 1
 AT_FIT, UP_TO_DATE = 0, 1
 """How old the experts' memory is: as the fit, or of now."""
-NUM_FACTS = 8
+NUM_FACTS, POPULARITY_FACTS = 8, slice(6, 8)
 """One; log counts of the own and the other domains' history; log days since the last event of each; log days since the
 last event that the experts remember; how popular what the user took was at that time, in the own and the other domains.
 """
@@ -71,7 +71,7 @@ def query_facts(
     facts[:, 5] = (queries.time_s - last_s).clip(min=0) / SECONDS_PER_DAY
     facts[:, 1:6] = np.log1p(facts[:, 1:6])
     # A mean drawn to 0 by one event that nobody else took: of few events little follows.
-    facts[:, 6:NUM_FACTS] = (taken_2Q / (num_taken_2Q + 1)).T
+    facts[:, POPULARITY_FACTS] = (taken_2Q / (num_taken_2Q + 1)).T
     return facts
 
 
