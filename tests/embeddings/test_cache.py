@@ -113,6 +113,7 @@ embed.embed(Embeddings(), EncoderSettings(batch_size=8), folder, folder, folder 
 """
 
 
+@pytest.mark.slow
 def test_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     words = ["coffee", "tea", "pan", "knife", "rice", "salt", "kettle"]
     texts = {f"i{n}": " ".join(words[k % 7] for k in range(n, n + 1 + n * 13 % 29)) for n in range(60)}
