@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,11 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 BIN = Path(sys.executable).parent
 POOL = "semacdr"
+PATIENCE_S = 300
+"""With a server that is busy beside what is measured."""
 
 
 class PrefectServer:
@@ -25,7 +29,7 @@ class PrefectServer:
         self.api = api
         self.environment = environment
         self.folder = folder
-        self._client = httpx.Client(base_url=api, timeout=60)  # it may be slow beside what is measured
+        self._client = httpx.Client(base_url=api, timeout=60)
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -36,14 +40,14 @@ class PrefectServer:
     def start_run(self, deployment: str, parameters: dict[str, object]) -> str:
         """Create a run of a deployment; return its id."""
         flow, name = deployment.split("/")
-        found = self._client.get(f"/deployments/name/{flow}/{name}").raise_for_status().json()
-        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        created = self._client.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status()
-        return str(created.json()["id"])
+        found = self._ask("GET", f"/deployments/name/{flow}/{name}")
+        # With a key the server makes one run, however often it is asked.
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "idempotency_key": secrets.token_hex(8)}
+        return str(self._ask("POST", f"/deployments/{found['id']}/create_flow_run", body)["id"])
 
     def run(self, run_id: str) -> dict[str, object]:
         """Return what the server knows of a run."""
-        found: dict[str, object] = self._client.get(f"/flow_runs/{run_id}").raise_for_status().json()
+        found: dict[str, object] = self._ask("GET", f"/flow_runs/{run_id}")
         return found
 
     def wait(self, run_id: str, timeout_s: float = 1_800) -> dict[str, object]:
@@ -57,14 +61,32 @@ class PrefectServer:
 
     def slots_taken(self) -> int:
         """Return how many slots of all concurrency limits are in use."""
-        limits = self._client.post("/v2/concurrency_limits/filter", json={}).raise_for_status().json()
-        return sum(limit["active_slots"] for limit in limits)
+        return sum(limit["active_slots"] for limit in self._ask("POST", "/v2/concurrency_limits/filter", {}))
 
     def first_task_at(self, run_id: str) -> str:
         """Return when the first task of a run started."""
-        body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        tasks = self._client.post("/task_runs/filter", json=body).raise_for_status().json()
-        return min(str(task["start_time"]) for task in tasks if task["start_time"])
+        return min(str(task["start_time"]) for task in self._tasks(run_id))
+
+    def stage_of(self, run_id: str) -> str:
+        """Return the stage that a run came to last; empty: none yet."""
+        tasks = sorted(self._tasks(run_id), key=lambda task: str(task["start_time"]))
+        return str(tasks[-1]["name"]).split()[0] if tasks else ""
+
+    def _tasks(self, run_id: str) -> list[dict[str, Any]]:
+        tasks = self._ask("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+        return [task for task in tasks if task["start_time"]]
+
+    def _ask(self, method: str, path: str, body: dict[str, object] | None = None) -> Any:  # noqa: ANN401 (JSON)
+        """Return the server's answer; asks again while it is too busy to give one."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._client.request(method, path, json=body).raise_for_status().json()
+            except httpx.HTTPError as error:
+                refused = isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error
+                if refused or time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
 
 
 @contextmanager

@@ -467,7 +467,7 @@ FILES: dict[str, dict[str, str]] = {
         "model.safetensors": "the weights, what the model knows of items, what the experts remember",
         "config.json": "the preset with its overrides, the history's length, the domains",
         "vocabulary.parquet": "`domain`, `item_id`, `item_index`; items are counted from 1",
-        "tensorboard/<fit>/events.*": "the same curves as `training_history`, for TensorBoard",
+        "tensorboard/<fit>/events.*": "the same curves as `training_history`, and HR@10, for TensorBoard",
     },
     "report": {REPORT_PAGE: "one page that needs no network: evaluation, model, semantics, users and their lists"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,9 +26,11 @@ from semacdr.tables import Part, View, table_files
 log = structlog.get_logger()
 
 WHITENING_FILE = "whitening.safetensors"
-SEGMENT_TEXTS = 4_096
-"""Texts whose vectors are kept together: what a killed run has lost at most."""
-_CHUNK = 512
+SHARD_TEXTS = 512
+"""Texts encoded together. The last digits of a vector depend on the texts beside it, so a run that goes on after a kill
+has the same shards as one that was not killed: whole ones are kept, in their order."""
+KEEP_EVERY_S = 5.0
+"""Time between two segments of the cache: what a killed run has lost at most, and a shard."""
 
 
 def embed(  # noqa: PLR0913, PLR0917 (three places, and how)
@@ -127,17 +130,22 @@ def _vectors(
     missing = np.setdiff1d(np.arange(len(texts)), known)
     # Texts of like length together, so that little is spent on padding.
     order = missing[np.argsort(texts.str.len_chars().to_numpy()[missing], kind="stable")]
-    segments = [order[start : start + SEGMENT_TEXTS] for start in range(0, len(order), SEGMENT_TEXTS)]
-    shards = [Shard(f"texts {n}", (config, settings, texts[s].to_list()), len(s)) for n, s in enumerate(segments)]
+    places = [order[start : start + SHARD_TEXTS] for start in range(0, len(order), SHARD_TEXTS)]
+    shards = [Shard(f"texts {n}", (config, settings, texts[p].to_list()), len(p)) for n, p in enumerate(places)]
     # An endpoint spreads the work itself.
     run = here if settings.url else spread
     try:
         width = _encoder(config, settings).dim if vectors is None else vectors.shape[1]
         vectors_TD = np.empty((len(texts), width), np.float32)
+        done = kept = 0
+        kept_at_s = time.monotonic()
         with progress.task("embed texts", total=len(order)) as task:
-            for segment, made in zip(segments, run(encode_texts, shards, task.advance), strict=True):
-                vectors_TD[segment] = made
-                cache.write(hashes[segment], made)
+            for shard, made in zip(places, run(encode_texts, shards, task.advance), strict=True):
+                vectors_TD[shard] = made
+                done += len(shard)
+                if done == len(order) or time.monotonic() - kept_at_s >= KEEP_EVERY_S:
+                    cache.write(hashes[order[kept:done]], vectors_TD[order[kept:done]])
+                    kept, kept_at_s = done, time.monotonic()
     finally:
         _encoder.cache_clear()
     if vectors is not None:
@@ -149,12 +157,9 @@ def encode_texts(
     config: Embeddings, settings: EncoderSettings, texts: list[str], *, advance: Advance
 ) -> NDArray[np.float32]:
     """Return one row per text; ``advance`` takes texts."""
-    encoder = _encoder(config, settings)
-    made = []
-    for chunk in np.array_split(np.arange(len(texts)), -(-len(texts) // _CHUNK)):
-        made.append(encoder.encode([texts[place] for place in chunk]))
-        advance(len(chunk))
-    return np.concatenate(made)
+    vectors_ND = _encoder(config, settings).encode(texts)
+    advance(len(texts))
+    return vectors_ND
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,14 @@ from semacdr.training.snapshot import epochs_in, load_snapshot, save_snapshot
 
 log = structlog.get_logger()
 
+_CURVES = {
+    "loss": "loss",
+    "seconds": "seconds",
+    "validation/ndcg_10": "validation_ndcg_10",
+    "validation/hr_10": "validation_hr_10",
+}
+"""Of TensorBoard, from an epoch's row."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -46,7 +54,7 @@ class Outcome:
     """What came of a fit."""
 
     history: list[dict[str, Any]]
-    """One row per epoch of the ``training_history`` table."""
+    """One row per epoch of the ``training_history`` table, and ``validation_hr_10``."""
     steps: list[dict[str, Any]]
     """One row per step of the ``training_steps`` table."""
     best_epoch: int
@@ -72,6 +80,8 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
         best_epoch, best = record["best_epoch"], Score(**record["best"])
         log.info("training goes on", fit=plan.name, epoch=len(history))
     writer = SummaryWriter(str(plan.tensorboard / plan.name)) if plan.tensorboard else None
+    if writer is not None:
+        _draw(writer, history, steps)  # the folder is new after a crash
     with progress.task(f"training: fit {plan.name}", plan.max_epochs) as task:
         task.advance(len(history))
         while len(history) < plan.max_epochs and not _over(plan, len(history), best_epoch):
@@ -87,6 +97,7 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
                     "epoch": epoch,
                     "loss": loss,
                     "validation_ndcg_10": found.ndcg_10 if found else None,
+                    "validation_hr_10": found.hr_10 if found else None,
                     "seconds": seconds,
                 }
             )
@@ -96,14 +107,7 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
             log.debug("epoch", fit=plan.name, epoch=epoch, loss=round(loss, 5), seconds=round(seconds, 2), **facts)
             task.advance(1, loss=round(loss, 4), **facts)
             if writer is not None:
-                writer.add_scalar("loss", loss, epoch)
-                for one in done:
-                    writer.add_scalar("step/loss", one.loss, one.step)
-                    writer.add_scalar("step/gradient_norm", one.gradient_norm, one.step)
-                writer.add_scalar("seconds", seconds, epoch)
-                if found is not None:
-                    writer.add_scalar("validation/ndcg_10", found.ndcg_10, epoch)
-                    writer.add_scalar("validation/hr_10", found.hr_10, epoch)
+                _draw(writer, history[-1:], steps[-len(done) :])
             if plan.snapshot is not None:
                 record = {"history": history, "step_history": steps, "best_epoch": best_epoch, "best": vars(best)}
                 save_snapshot(plan.snapshot, fit, record, best_weights)
@@ -117,6 +121,16 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
 
 def _over(plan: Plan, epoch: int, best_epoch: int) -> bool:
     return plan.patience is not None and epoch - best_epoch >= plan.patience
+
+
+def _draw(writer: SummaryWriter, history: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
+    for row in history:
+        for name, of_row in _CURVES.items():
+            if row.get(of_row) is not None:
+                writer.add_scalar(name, row[of_row], row["epoch"])
+    for step in steps:
+        writer.add_scalar("step/loss", step["loss"], step["step"])
+        writer.add_scalar("step/gradient_norm", step["gradient_norm"], step["step"])
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

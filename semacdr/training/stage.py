@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import structlog
@@ -77,7 +78,7 @@ def train(
     fit_inputs, events = _fit_inputs(config, split, inputs)
     leaks = _lint(fit_inputs, events, inputs, config.seed)
     model_config, vocabulary = fit_inputs.config, fit_inputs.vocabulary
-    with _torch_settings(run.threads):
+    with _torch_settings(run):
         plan = _plan("train", output, run)
         fitted, found, gate = _fit_train(fit_inputs, events, config.seed, plan, run.compute, progress)
         history, steps = found.history, found.steps
@@ -138,7 +139,7 @@ def validate_config(config: Training, split: Split, inputs: Mapping[str, Path], 
     """
     fit_inputs, events = _fit_inputs(config, split, inputs)
     _lint(fit_inputs, events, inputs, config.seed)
-    with _torch_settings(run.threads):
+    with _torch_settings(run):
         plan = Plan(name="train", max_epochs=0)
         _, found, gate = _fit_train(fit_inputs, events, config.seed, plan, run.compute, progress)
     assert found.best is not None
@@ -239,12 +240,20 @@ def _check_parts(events: Events, visibility: Visibility) -> None:
 
 
 @contextlib.contextmanager
-def _torch_settings(threads: int | None) -> Iterator[None]:
-    """Set the threads, and keep the caller's random state as it was."""
-    before = torch.get_num_threads()
+def _torch_settings(run: Run) -> Iterator[None]:
+    """Set the threads, demand equal bits of a CPU, and keep the caller's settings and random state as they were."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    switches: Any = torch.utils.deterministic
+    filled = switches.fill_uninitialized_memory
     try:
-        torch.set_num_threads(threads or before)
+        torch.set_num_threads(run.threads or threads)
+        if run.compute.device.type == "cpu":
+            # Else several threads add up the gradients of a row in any order. A GPU lacks some of the ops.
+            torch.use_deterministic_algorithms(mode=True)
+            switches.fill_uninitialized_memory = False
         with torch.random.fork_rng():
             yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(mode=deterministic)
+        switches.fill_uninitialized_memory = filled

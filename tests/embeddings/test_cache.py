@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +65,11 @@ def test_damaged_segment_costs_its_own_texts_only(tmp_path: Path, damage: str):
     assert not segment.exists()
 
 
-def run(folder: Path, output: str) -> tuple[dict, pl.DataFrame]:
+def run(folder: Path, output: str, batch_size: int = 64) -> tuple[dict, pl.DataFrame]:
     (folder / output).mkdir()
     semantics, sequences = write_inputs(folder)
-    facts = embed(
-        Embeddings(), EncoderSettings(), semantics, sequences, folder / "vectors", folder / output, Progress()
-    )
+    settings = EncoderSettings(batch_size=batch_size)
+    facts = embed(Embeddings(), settings, semantics, sequences, folder / "vectors", folder / output, Progress())
     return dict(facts.details), pl.read_parquet(folder / output / "embeddings.parquet")
 
 
@@ -91,20 +93,41 @@ def test_no_model_is_loaded_when_nothing_is_new(tmp_path: Path, monkeypatch: pyt
     assert first.drop("whitening").equals(second.drop("whitening"))
 
 
-def test_killed_run_keeps_the_segments_that_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(MODULE, "SEGMENT_TEXTS", 3)
-    written = VectorCache.write
-    calls: list[int] = []
+KILLED = """
+import importlib, os, signal, sys
+from pathlib import Path
+from semacdr.dataset import Embeddings
+from semacdr.progress import Progress
+from semacdr.settings import EncoderSettings
+embed = importlib.import_module("semacdr.embeddings.embed")
+folder, num_whole = Path(sys.argv[1]), int(sys.argv[2])
+embed.SHARD_TEXTS, embed.KEEP_EVERY_S = 24, 0.0
+encode, encoded = embed.encode_texts, []
+def killed(*arguments, **named):
+    if len(encoded) == num_whole:
+        os.kill(os.getpid(), signal.SIGKILL)
+    encoded.append(encode(*arguments, **named))
+    return encoded[-1]
+embed.encode_texts = killed
+embed.embed(Embeddings(), EncoderSettings(batch_size=8), folder, folder, folder / "vectors", folder, Progress())
+"""
 
-    def write(self: VectorCache, hashes: pl.Series, vectors_ND: np.ndarray) -> None:
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device")
-        calls.append(len(hashes))
-        written(self, hashes, vectors_ND)
 
-    monkeypatch.setattr(VectorCache, "write", write)
-    with pytest.raises(OSError, match="No space"):
-        run(tmp_path, "first")
-    monkeypatch.setattr(VectorCache, "write", written)
-    details, _ = run(tmp_path, "second")
-    assert details["texts_encoded"] == 8 - sum(calls)
+@pytest.mark.slow
+def test_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ["coffee", "tea", "pan", "knife", "rice", "salt", "kettle"]
+    texts = {f"i{n}": " ".join(words[k % 7] for k in range(n, n + 1 + n * 13 % 29)) for n in range(60)}
+    monkeypatch.setattr("tests.embeddings.test_embed.TEXTS", texts)
+    monkeypatch.setattr(MODULE, "SHARD_TEXTS", 24)
+    undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "resumed"
+    undisturbed.mkdir()
+    resumed.mkdir()
+    write_inputs(resumed)
+    whole, first = run(undisturbed, "out", batch_size=8)
+    for num_whole in (1, 2):
+        command = [sys.executable, "-c", KILLED, str(resumed), str(num_whole)]
+        died = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert died.returncode == -signal.SIGKILL, died.stderr
+    details, second = run(resumed, "out", batch_size=8)
+    assert (whole["texts"], details["texts_encoded"]) == (120, 120 - 3 * 24)
+    assert first.equals(second)

@@ -57,18 +57,25 @@ def test_fit_cut_after_any_epoch_goes_on_as_if_it_was_not(
     inputs = inputs_of(wide_artifacts, negatives_from=source, negatives=30)
     scores = {1: 0.1, 2: 0.3, 3: 0.2, 4: 0.25}
 
-    def run(max_epochs: int, snapshot: Path | None) -> tuple[dict[str, torch.Tensor], object]:
+    def run(name: str, max_epochs: int, snapshot: Path | None) -> tuple[dict[str, torch.Tensor], object]:
         fit = Fit(inputs, seed=0)
-        plan = Plan("train", max_epochs, patience=5, snapshot=snapshot)
+        plan = Plan("train", max_epochs, patience=5, snapshot=snapshot, tensorboard=tmp_path / name)
         outcome = fit_to_end(fit, plan, lambda: Score(scores[round(fit.steps / steps)], 0.0), Progress())
         return fit.model.state_dict(), (outcome.best_epoch, outcome.best)
 
     probe = Fit(inputs, seed=0)
     probe.epoch()
     steps = probe.steps
-    expected, facts = run(4, None)
-    run(stop, tmp_path / "snapshot.safetensors")
-    found, again = run(4, tmp_path / "snapshot.safetensors")
+    expected, facts = run("whole", 4, None)
+    run("cut", stop, tmp_path / "snapshot.safetensors")
+    found, again = run("again", 4, tmp_path / "snapshot.safetensors")
     assert again == facts == (2, Score(0.3, 0.0))
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
+    assert drawn(tmp_path / "again") == drawn(tmp_path / "whole") == (4, 4, 4 * steps)
+
+
+def drawn(folder: Path) -> tuple[int, ...]:
+    """Count the points of some curves in TensorBoard's files."""
+    (events,) = folder.rglob("events.*")
+    return tuple(events.read_bytes().count(name) for name in (b"validation/ndcg_10", b"validation/hr_10", b"step/loss"))

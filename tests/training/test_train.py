@@ -9,6 +9,7 @@ from semacdr import tables
 from semacdr.dataset import Split, Training
 from semacdr.errors import ConfigError, DataError
 from semacdr.progress import Progress
+from semacdr.testing.toy import Toy, write_toy
 from semacdr.training import Run, train
 
 TINY = {"dim": 8, "num_blocks": 1, "batch_users": 16, "max_epochs": 2, "learning_rate": 5e-3}
@@ -25,6 +26,20 @@ def test_train_is_bit_equal_for_one_seed_and_differs_for_another(toy_artifacts: 
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
     assert weights[0] == weights[1] != weights[2]
     assert facts[0].metrics == facts[1].metrics
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # two threads wait for each other on a busy machine
+def test_train_is_bit_equal_with_two_threads(tmp_path: Path):
+    # Large enough for torch to share out the sums of gradients.
+    artifacts = write_toy(tmp_path, Toy(num_users=100, items_per_domain=100, events_per_user=20))
+    overrides = {"dim": 64, "num_blocks": 1, "batch_users": 100, "max_epochs": 1, "experts": []}
+    weights = set()
+    for name in "ab":
+        train(Training(overrides=overrides), SPLIT, artifacts, tmp_path / name, Run(2), Progress())
+        weights.add((tmp_path / name / "model.safetensors").read_bytes())
+    assert len(weights) == 1
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_train_leaves_the_callers_random_state_and_threads_alone(toy_artifacts: dict[str, Path], tmp_path: Path):
