@@ -58,6 +58,18 @@ def test_popularity_rolling_counts_what_came_before_each_target():
     assert selection.support_Q.tolist() == [0, 1]
 
 
+def test_support_rolling_counts_test_events_before_the_target():
+    events, (b2, b3) = split(Protocol.GTS), (7, 8)
+    # u takes b3 in place of b2, a moment before v does.
+    item, time_s = np.where(events.item == b2, b3, events.item), 10 * events.time_s - (events.item == b2)
+    early = Events(**{**vars(events), "item": item, "time_s": time_s})
+    tasks = [
+        Task(Setting(Protocol.GTS, Candidates.FULL, fit), VOCABULARY, no_titles(), early)
+        for fit in (FitOn.REFIT, FitOn.ROLLING)
+    ]
+    assert [one.support_Q[one.queries.item == b3].tolist() for one in tasks] == [[0, 0], [0, 1]]
+
+
 @pytest.mark.parametrize("name", ["transitions", "hybrid", "ease"])
 def test_floors_that_are_fitted_once_do_not_roll(name: str):
     rolling = Task(Setting(Protocol.GTS, Candidates.FULL, FitOn.ROLLING), VOCABULARY, no_titles(), split(Protocol.GTS))

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from semacdr.model.experts import Memory
-from semacdr.model.gate import NUM_FACTS, ScoreGate
+from semacdr.model.gate import NUM_FACTS, ScoreGate, query_facts
 from semacdr.model.histories import PART_CODE, read_events
 from semacdr.model.scorer import Scoring
 from semacdr.tables import Part
@@ -137,6 +137,9 @@ def test_the_gate_is_fitted_with_memories_as_old_as_the_fit_and_as_new_as_the_ta
     assert (old.facts[:, 5] > 0).all()
     assert (new.facts[:, 5] == 0).all()
     events, queries = validation.events, validation.queries
+    past = memory.with_events(events).past
+    assert np.array_equal(new.facts, query_facts(events, queries, queries.time_s, past, 2))
+    assert np.array_equal(old.facts, query_facts(events, queries, memory.last_s, memory.past, 2))
     of_item = events.item == queries.item[:, None]
     before = (of_item & (events.time_s < queries.time_s[:, None])).sum(axis=1)
     assert np.array_equal(new.support(queries.item, queries.time_s), before)
