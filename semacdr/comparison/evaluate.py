@@ -223,7 +223,7 @@ def _trained(
     if at_test:
         events, queries = with_source(events, queries, row.source, seed)
     scorer = loaded.scorer(events, queries)
-    return rolling(scorer) if task.is_rolling else scorer, {"seed": seed, **record}
+    return rolling(scorer, task.events) if task.is_rolling else scorer, {"seed": seed, **record}
 
 
 def _train(context: Context, row: Row, prepared: Prepared, setting: Setting, checkpoint: Path, seed: int) -> None:

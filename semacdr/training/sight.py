@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semacdr.model.gate import UP_TO_DATE, ScoreGate, support_bucket
-from semacdr.model.histories import IntArray, Queries
+from semacdr.model.histories import Events, IntArray, Queries
 from semacdr.model.popularity import FloatArray
 from semacdr.model.ranking import Scorer
 from semacdr.model.scorer import FinalScorer, Scoring
@@ -37,10 +37,15 @@ class Sight:
         return cls(scorer.scores, facts, lambda item, _: support_R[item])
 
     @classmethod
-    def up_to_date(cls, scorer: FinalScorer) -> "Sight":
-        """With every event strictly before each target: what serving asks with."""
+    def up_to_date(cls, scorer: FinalScorer, log: Events | None = None) -> "Sight":
+        """With every event of the log strictly before each target: what serving asks with.
+
+        Args:
+            scorer: of the targets.
+            log: what happened; None: the events that the scorer takes histories from.
+        """
         scoring = scoring_of(scorer)
-        memory = scoring.memory.with_events(scorer.events)
+        memory = scoring.memory.with_events(log or scorer.events)
         scoring = replace(scoring, memory=memory)
         of_today = replace(scorer, scoring=scoring)
         facts = scoring.facts(scorer.events, scorer.queries, scorer.queries.time_s)
@@ -57,11 +62,16 @@ class Sight:
         return gate.of_candidates(score_QIX, torch.from_numpy(self.facts[chosen]), bucket_QI), bucket_QI
 
 
-def rolling(scorer: FinalScorer) -> Scorer:
-    """Return the scorer that asks as serving does; without experts there is nothing that could be out of date."""
+def rolling(scorer: FinalScorer, log: Events) -> Scorer:
+    """Return the scorer that asks as serving does; without experts there is nothing that could be out of date.
+
+    Args:
+        scorer: with the memory of its fit, and the histories to rank for, whosever they are.
+        log: what happened.
+    """
     if scorer.scoring is None:
         return scorer
-    gate, sight = scorer.scoring.gate, Sight.up_to_date(scorer)
+    gate, sight = scorer.scoring.gate, Sight.up_to_date(scorer, log)
 
     def scores(chosen: IntArray, domain: int) -> Tensor:
         final_QI, bucket_QI = sight.final(gate, scorer.queries, chosen, domain, scorer.vocabulary.bounds[domain])

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,9 @@ def test_rolling_scores_know_all_before_a_target_and_nothing_from_it_on(toy_arti
         assert changed.any()
         item = np.where(changed, start + (events.item - start + 1) % (stop - start), events.item)
         other = Events(**{**vars(events), "item": item})
-        return rolling(replace(scorer, events=other))(np.array([at]), domain)
+        return rolling(scorer, other)(np.array([at]), domain)
 
-    same = rolling(scorer)(np.array([at]), domain)
+    same = rolling(scorer, events)(np.array([at]), domain)
     torch.testing.assert_close(scored(events.time_s >= now_s), same, rtol=0, atol=0)
     assert not torch.equal(scored((events.time_s < now_s) & (events.time_s > memory.last_s)), same)
 
@@ -44,4 +43,4 @@ def test_rolling_a_scorer_without_experts_is_that_scorer(toy_artifacts: dict[str
     inputs = inputs_of(toy_artifacts)
     validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
     scorer = validation.scorer(Fit(inputs, seed=0).model.eval())
-    assert rolling(scorer) is scorer
+    assert rolling(scorer, validation.events) is scorer
