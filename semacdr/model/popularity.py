@@ -27,7 +27,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class DailyCounts:
-    """How often things were taken on each day; it grows with things and days, not with users."""
+    """How often things were taken on each day: 16 bytes for each pair of a thing and a day."""
 
     key_K: IntArray
     """Thing and day as one number, sorted."""

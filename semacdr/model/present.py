@@ -2,7 +2,7 @@
 
 A checkpoint's own memory keeps every event with its time, for queries at any time. Serving asks at one time, so sums
 are enough: they are made from ``sequences`` some users at a time, and grow with the pairs of items that follow each
-other, not with users.
+other and with the days on which items were taken, not with users.
 """
 
 # Shapes: R items and the padding, H half-lives of popularity.
