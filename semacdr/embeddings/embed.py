@@ -27,8 +27,8 @@ log = structlog.get_logger()
 
 WHITENING_FILE = "whitening.safetensors"
 SHARD_TEXTS = 512
-"""Texts encoded together. The last digits of a vector depend on the texts beside it, so a run that goes on after a kill
-has the same shards as one that was not killed: whole ones are kept, in their order."""
+"""Texts encoded together. The last digits of a vector depend on the texts beside it and on the number of threads, so a
+run that goes on after a kill has the same shards as one that was not killed: whole ones are kept, in their order."""
 KEEP_EVERY_S = 5.0
 """Time between two segments of the cache: what a killed run has lost at most, and a shard."""
 

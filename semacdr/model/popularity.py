@@ -1,7 +1,7 @@
 """How popular items were on past days, and so how much a user goes with the crowd.
 
-Users differ in how popular a thing has to be for them, and much the same in every domain (their "mainstreaminess",
-Schedl and Hauger 2015): whoever took what everybody took that week will do so again.
+Users differ in how popular a thing has to be for them (their "mainstreaminess", Schedl and Hauger 2015): whoever took
+what everybody took that week will do so again.
 """
 
 # Shapes: K keys.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from structlog.testing import capture_logs
 
 from semacdr.dataset import Embeddings
@@ -96,9 +97,12 @@ def test_no_model_is_loaded_when_nothing_is_new(tmp_path: Path, monkeypatch: pyt
 KILLED = """
 import importlib, os, signal, sys
 from pathlib import Path
+import torch
 from semacdr.dataset import Embeddings
 from semacdr.progress import Progress
 from semacdr.settings import EncoderSettings
+# The last digits depend on the number of threads, which is a run's setting.
+torch.set_num_threads(int(sys.argv[3]))
 embed = importlib.import_module("semacdr.embeddings.embed")
 folder, num_whole = Path(sys.argv[1]), int(sys.argv[2])
 embed.SHARD_TEXTS, embed.KEEP_EVERY_S = 24, 0.0
@@ -125,7 +129,7 @@ def test_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path, mon
     write_inputs(resumed)
     whole, first = run(undisturbed, "out", batch_size=8)
     for num_whole in (1, 2):
-        command = [sys.executable, "-c", KILLED, str(resumed), str(num_whole)]
+        command = [sys.executable, "-c", KILLED, str(resumed), str(num_whole), str(torch.get_num_threads())]
         died = subprocess.run(command, check=False, capture_output=True, text=True)
         assert died.returncode == -signal.SIGKILL, died.stderr
     details, second = run(resumed, "out", batch_size=8)
