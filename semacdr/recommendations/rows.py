@@ -26,20 +26,15 @@ _HISTORIES = {
 }
 _VIEWS = {ItemView.AGNOSTIC: "agnostic text", ItemView.SPECIFIC: "specific text", ItemView.ID: "ID"}
 
-
-def _days(count: int) -> str:
-    return "the last day" if count == 1 else f"the last {count} days"
-
-
-_EXPERTS = {
-    **{
-        f"popularity_{days}": f"many took it in the last {_days(days)} that the model knows" for days in HALF_LIVES_DAYS
-    },
+_LAST = {days: "day" if days == 1 else f"{days} days" for days in HALF_LIVES_DAYS}
+REASONS = {
+    **{f"popularity_{days}": f"many took it in the last {last} that the model knows" for days, last in _LAST.items()},
     "transitions": "it often follows what was taken last",
     "title": "its title is like those of what was taken last",
     "specific": "its specific text is like those of what was taken last",
     "agnostic": "its agnostic text is like those of what was taken last",
 }
+"""In words, which expert's column decided."""
 _NO_HISTORY = "no history: what most people start with"
 ZERO_SHOT = "zero-shot: nobody has taken anything in this domain; "
 
@@ -172,7 +167,7 @@ def _words(history: str | None, view: str | None, column: str, *, zero_shot: boo
 
 def _reason(history: str | None, view: str | None, column: str) -> str:
     if column != TRAINED:
-        return _EXPERTS[column]
+        return REASONS[column]
     if history is None:
         return _NO_HISTORY
     of_item = f"the item's {_VIEWS[ItemView(view)]}" if view else "an item that nothing is known of"

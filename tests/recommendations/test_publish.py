@@ -21,6 +21,7 @@ from semacdr.model.histories import Events, Queries, queries_at, read_events
 from semacdr.model.scorer import Scoring
 from semacdr.recommendations import Last, Run, publish
 from semacdr.recommendations.lists import Lister
+from semacdr.recommendations.rows import REASONS
 from tests.recommendations.conftest import NEW, make, rows
 
 
@@ -64,6 +65,13 @@ def test_scores_are_the_models_own_and_seen_items_are_left_out(batch: dict[str, 
             found["score"], sorted((score for score, _ in kept), reverse=True)[: found.height], atol=1e-3
         )
         assert set(found["item_id"]) <= set(expected[: found.height + 1])
+
+
+def test_reasons_say_which_days_popularity_is_of():
+    assert [REASONS[f"popularity_{days}"] for days in (1, 7)] == [
+        "many took it in the last day that the model knows",
+        "many took it in the last 7 days that the model knows",
+    ]
 
 
 def test_reasons_name_the_deciding_score_and_the_nearest_past_items(batch: dict[str, Path], trained: dict[str, Path]):
