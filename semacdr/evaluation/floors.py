@@ -8,7 +8,8 @@
     hybrid              transitions and title
     ease                linear item-to-item weights in closed form (``ease.py``)
 
-Each is fitted on the fit's events and ignores when a query is asked, as its rivals in papers do. Popularity, far below
+Each is fitted on the fit's events and ignores when a query is asked, as its rivals in papers do; under the fit
+``rolling`` popularity counts up to each query, and what cannot (``Floor.rolls``) is refused. Popularity, far below
 any score of theirs, breaks ties of ``transitions``, ``title`` and ``hybrid``.
 """
 

@@ -35,7 +35,6 @@ STEPS, GRADIENT = 60, 1e-5
 """Of the optimiser at most, and where it may stop: a dozen are enough."""
 QUERIES_AT_ONCE = 500
 
-
 FloatArray64 = npt.NDArray[np.float64]
 
 
@@ -64,11 +63,6 @@ class GateExamples:
             log_share_QC=torch.cat([pad(part.log_share_QC, (0, missing(part)), value=-torch.inf) for part in parts]),
             facts_QF=torch.cat([part.facts_QF for part in parts]),
         )
-
-    def loss(self, gate: ScoreGate) -> Float[Tensor, ""]:
-        """Return the mean softmax cross-entropy, the items left out estimated by those drawn."""
-        score_QC = gate.of_candidates(self.score_QCX, self.facts_QF, self.bucket_QC)
-        return ((score_QC + self.log_share_QC).logsumexp(dim=1) - score_QC[:, 0]).mean()
 
 
 def gate_examples(
@@ -152,7 +146,10 @@ def fit_gate(examples: GateExamples, num_domains: int, pull: float = PULL) -> Sc
 
 
 class Objective:
-    """What ``fit_gate`` minimises, as a function of all of the gate's weights in one vector."""
+    """What ``fit_gate`` minimises, as a function of all of the gate's weights in one vector.
+
+    It is the mean softmax cross-entropy, the items left out estimated by those drawn, and the pull.
+    """
 
     def __init__(self, examples: GateExamples, gate: ScoreGate, pull: float) -> None:
         self._examples = examples
