@@ -47,9 +47,10 @@ with duckdb.connect(f"{output}/work.duckdb", config={"memory_limit": memory}) as
     )
 """
 UP_TO = """
-import gzip, sys
+import sys
 from pathlib import Path
 import duckdb
+from isal import igzip
 from semacdr.database import read_sql
 from semacdr.dataset import load_dataset
 from semacdr.interactions.records import open_lines
@@ -66,7 +67,7 @@ with duckdb.connect() as connection:
     connection.execute("set timezone = 'UTC'")
     connection.execute(read_sql("ingest/macros"))
     if step == "bytes":
-        with gzip.open(log) as file:
+        with igzip.open(log) as file:
             while file.read(4 * 2**20):
                 pass
     elif step == "lines":

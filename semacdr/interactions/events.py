@@ -79,10 +79,9 @@ def write_events(
 
 def _refuser(connection: duckdb.DuckDBPyConnection) -> Callable[[pa.RecordBatch], None]:
     def refuse(batch: pa.RecordBatch) -> None:
-        if len(batch):
-            connection.register("refused", batch)
-            connection.execute(read_sql("ingest/event_rejects"))
-            connection.unregister("refused")
+        connection.register("refused", batch)
+        connection.execute(read_sql("ingest/event_rejects"))
+        connection.unregister("refused")
 
     return refuse
 
@@ -105,21 +104,27 @@ def _each_once(batches: Iterable[pa.RecordBatch], refuse: Callable[[pa.RecordBat
     last: pa.RecordBatch | None = None
     for batch in batches:
         is_accepted = batch.column("refusal").is_null()
-        accepted = batch.filter(is_accepted)
-        if len(accepted) < len(batch):
-            refuse(batch.filter(pc.invert(is_accepted)))
-        records = pa.concat_batches([last, accepted]) if last else accepted
-        is_first = _is_first(records)[len(records) - len(accepted) :]
-        if not is_first.all():
-            refuse(accepted.filter(pa.array(~is_first)))
-        yield accepted.filter(pa.array(is_first))
-        last = records.slice(len(records) - 1) if len(records) else None
+        accepted = _kept(batch, is_accepted.to_numpy(zero_copy_only=False), refuse)
+        if not len(accepted):
+            continue
+        is_first = _is_first(accepted)
+        is_first[0] = last is None or _is_first(pa.concat_batches([last, accepted.slice(0, 1)]))[1]
+        last = accepted.slice(len(accepted) - 1)
+        yield _kept(accepted, is_first, refuse)
+
+
+def _kept(batch: pa.RecordBatch, is_kept: np.ndarray, refuse: Callable[[pa.RecordBatch], None]) -> pa.RecordBatch:
+    """Return some of the rows; refuse the others."""
+    if is_kept.all():
+        return batch
+    refuse(batch.filter(pa.array(~is_kept)))
+    return batch.filter(pa.array(is_kept))
 
 
 def _is_first(records: pa.RecordBatch) -> np.ndarray:
     """Return which rows have another user, time or item than the row before."""
     times = records.column("timestamp_s").to_numpy()
-    is_first = np.append(True, times[1:] != times[:-1])[: len(times)]
+    is_first = np.append(True, times[1:] != times[:-1])
     rows = np.flatnonzero(~is_first)
     for name in ("user_id", "item_id"):
         column = records.column(name)

@@ -12,7 +12,6 @@ import gzip
 import io
 import itertools
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -21,6 +20,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from isal import igzip, isal_zlib
 
 from semacdr.dataset import Source
 from semacdr.errors import DataError, SemacdrError
@@ -135,7 +135,7 @@ def _broken(path: Path, kind: str, error: Exception) -> DataError:
 def _blocks(path: Path, advance: Advance) -> Iterator[bytes]:
     """Yield blocks of whole lines. Of a line beyond ``MAX_LINE_BYTES`` only the beginning is there."""
     with path.open("rb") as raw:
-        stream: IO[bytes] = gzip.open(raw) if path.suffix == ".gz" else raw  # type: ignore[assignment]  # noqa: SIM115
+        stream: IO[bytes] = igzip.open(raw) if path.suffix == ".gz" else raw  # type: ignore[no-untyped-call]
         carry, position, first = b"", 0, True
         while block := _read(path, stream):
             advance(raw.tell() - position)
@@ -159,7 +159,7 @@ def _blocks(path: Path, advance: Advance) -> Iterator[bytes]:
 def _read(path: Path, stream: IO[bytes]) -> bytes:
     try:
         return stream.read(BLOCK_BYTES)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, isal_zlib.error) as error:  # type: ignore[misc]
         raise _broken(path, "gzip", error) from error
 
 
