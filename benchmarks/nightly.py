@@ -3,8 +3,8 @@
     python -m benchmarks.nightly [--dataset examples/amazon-food-kitchen-mini] [--quick]
 
 The data set is copied without every hundredth user and item, run, completed, and run again: no LLM is asked, the
-checkpoint serves on, and only users with new events are ranked anew. CPU seconds of one thread; training is shown and
-not counted. ``--quick`` changes nothing.
+checkpoint serves on with its evaluation, and only users with new events are ranked anew. CPU seconds of one thread;
+training is shown and not counted. ``--quick`` changes nothing.
 """
 
 from __future__ import annotations

@@ -22,4 +22,4 @@ StageName = Literal[
     "gate",
     "report",
 ]
-Refreshable = Literal["semantics", "training"]
+Refreshable = Literal["semantics", "training", "evaluation"]

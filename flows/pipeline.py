@@ -18,7 +18,11 @@ from semacdr.pipeline import STAGES
 from semacdr.settings import load_settings
 
 CHAIN = ("ingest/load", "semantics/generate", "embeddings/index", "training/train", "recommendations/publish")
-REFRESHED = {"semantics/generate": "semantics", "training/train": "training"}
+REFRESHED = {
+    "semantics/generate": {"refresh": "semantics"},
+    "training/train": {"refresh": "training", "evaluate": "evaluation"},
+}
+"""Deployment -> its switches, and the stage that each refreshes."""
 POLL_EVERY_S = 2.0
 
 Retries = Annotated[int, Field(ge=0, le=10)]
@@ -42,7 +46,7 @@ def nightly(
             had used by then.
         only: run this stage alone.
         refresh: stages that do more although nothing has changed: semantics spends another budget, training trains
-            anew before the checkpoint is as old as it may be.
+            anew before the checkpoint is as old as it may be, evaluation ranks today's targets.
         retries: how often a stage is tried again after a fault that may pass by itself.
     """
     if load_settings(store=store).apart and only is None:
@@ -60,7 +64,7 @@ def _run_deployments(dataset: str, store: str | None, until: date | None, refres
     """
     asked = {"dataset": dataset, "store": store, "until": until and until.isoformat()}
     for name in CHAIN:
-        parameters = asked | ({"refresh": REFRESHED[name] in refresh} if name in REFRESHED else {})
+        parameters = asked | {switch: stage in refresh for switch, stage in REFRESHED.get(name, {}).items()}
         run = run_deployment(name, parameters=parameters, poll_interval=POLL_EVERY_S)
         assert isinstance(run, FlowRun)  # a coroutine only within an event loop
         if run.state is None or not run.state.is_completed():

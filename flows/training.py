@@ -10,7 +10,14 @@ from semacdr import __version__
 
 
 @flow(name="training", flow_run_name="training on {dataset}", version=__version__)
-def train(dataset: Dataset, store: StoreUri = None, until: Until = None, *, refresh: bool = False) -> dict[str, str]:
+def train(
+    dataset: Dataset,
+    store: StoreUri = None,
+    until: Until = None,
+    *,
+    refresh: bool = False,
+    evaluate: bool = False,
+) -> dict[str, str]:
     """Train the model, early-stopped on validation, and evaluate it on the test targets.
 
     Args:
@@ -19,6 +26,8 @@ def train(dataset: Dataset, store: StoreUri = None, until: Until = None, *, refr
         until: run as of this day (UTC), in a data set of its own: later events are left out, and items that nobody
             had used by then.
         refresh: train anew although the checkpoint is not older than `training.max_age_days`.
+        evaluate: rank today's targets although the checkpoint is kept, and much the same targets have been ranked.
     """
     stages = ["sequences", "training", "evaluation"]
-    return run_stages(stages, dataset, store, until, refresh={"training"} if refresh else ())
+    refreshed = {name for name, wanted in (("training", refresh), ("evaluation", evaluate)) if wanted}
+    return run_stages(stages, dataset, store, until, refresh=refreshed)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,18 +194,19 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
 
 
 def _young_checkpoint(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
-    """The current checkpoint, if it is young enough, of today's configuration and format, and no item of it is gone."""
+    """The current checkpoint, if it is young, of today's configuration, split and format, and no item of it is gone."""
     from semacdr.model.checkpoint import is_readable
 
     dataset, store = context.dataset, context.store
     try:
         last = store.get(dataset.name, "checkpoint")
+        split = made_from(store, last, "sequences").manifest.config
     except StoreError:
         return None
     age = datetime.now(UTC) - datetime.fromisoformat(last.manifest.created_at)
     if age >= timedelta(days=dataset.training.max_age_days) or last.manifest.config != _training_config(dataset):
         return None
-    if not is_readable(last.path):
+    if split != inputs["sequences"].manifest.config or not is_readable(last.path):
         return None
     keys = ["domain", "item_id"]
     known = pl.scan_parquet(last.path / "vocabulary.parquet").select(keys)
@@ -231,6 +233,25 @@ def _evaluation(context: Context, inputs: Mapping[str, Artifact], draft: Draft) 
         context.progress,
         context.settings.threads,
     )
+
+
+def _kept_evaluation(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
+    """The current evaluation, if it is of today's checkpoint, code, split and seed, and of much the same targets."""
+    from semacdr import evaluation
+
+    store, stage = context.store, find_stage("evaluation")
+    try:
+        last = store.get(context.dataset.name, "evaluation")
+        then = {name: made_from(store, last, name) for name in stage.inputs}
+    except StoreError:
+        return None
+    same = then["checkpoint"].reference == inputs["checkpoint"].reference
+    same &= then["sequences"].manifest.config == inputs["sequences"].manifest.config
+    # The fingerprint that today's code and configuration give what it was made from.
+    if not same or _draft(stage, context, then).fingerprint != last.manifest.fingerprint:
+        return None
+    days = ({name: made[name].scan() for name in ("sequences", "items")} for made in (then, inputs))
+    return {"evaluation": last} if evaluation.much_the_same(*days) else None
 
 
 def _recommendations(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -367,6 +388,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("embeddings",),
         config=_sections("embeddings"),
         run=_embeddings,
+        revision=2,
     ),
     Stage(
         name="index",
@@ -374,6 +396,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("index",),
         config=_sections("index"),
         run=_index,
+        revision=2,
     ),
     Stage(
         name="training",
@@ -390,6 +413,7 @@ STAGES: tuple[Stage, ...] = (
         outputs=("evaluation",),
         config=lambda dataset: {"seed": dataset.training.seed},
         run=_evaluation,
+        keeps=_kept_evaluation,
         revision=3,
     ),
     Stage(
@@ -417,6 +441,7 @@ STAGES: tuple[Stage, ...] = (
         sources=_gate_sources,
         run=_gate,
         settle=_admit,
+        revision=2,
     ),
     Stage(
         name="report",
@@ -490,7 +515,7 @@ def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
         there = {m.name for m in store.manifests(dataset)}
         if changed := [name for name in stage.inputs if name in anew or name not in there]:
             found[stage.name] = f"runs: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} made anew"
-        elif _find_published(stage, context, inputs := {name: store.get(dataset, name) for name in stage.inputs}):
+        elif _find_published(stage, context, _draft(stage, context, inputs := _inputs(stage, context))):
             found[stage.name] = "unchanged"
         elif stage.keeps and stage.keeps(context, inputs):
             found[stage.name] = "keeps what it made"
@@ -529,11 +554,12 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
     started = time.monotonic()
     dataset, store = context.dataset.name, context.store
     bound = log.bind(stage=stage.name, dataset=dataset)
-    inputs = {name: store.get(dataset, name) for name in stage.inputs}
+    inputs = _inputs(stage, context)
+    drafted = partial(_draft, stage, context, inputs)
     for artifact in inputs.values():
         check_contract(artifact.manifest.name, artifact.manifest.contract_version, artifact.reference)
     with _blamed(store, inputs):
-        if not (refresh and stage.gather) and (known := _published(stage, context, inputs)):
+        if not (refresh and stage.gather) and (known := _published(stage, context, drafted())):
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
             if stage.settle is not None:
                 stage.settle(context, known)
@@ -545,7 +571,7 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         before = _current_versions(stage, context)
         with context.turn(stage):
             # Another run may have done the work while this one waited.
-            if _current_versions(stage, context) != before and (known := _published(stage, context, inputs)):
+            if _current_versions(stage, context) != before and (known := _published(stage, context, drafted())):
                 bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
                 if stage.settle is not None:
                     stage.settle(context, known)
@@ -553,10 +579,10 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
             if stage.gather is not None:
                 with store.gathering_responses():
                     stage.gather(context, inputs)
-                if known := _published(stage, context, inputs):
-                    bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
-                    return known
-            draft = replace(_draft(stage, context, inputs), started=started)
+            draft = replace(drafted(), started=started)
+            if stage.gather is not None and (known := _published(stage, context, draft)):
+                bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
+                return known
             with store.open_draft(draft, stage.outputs):
                 facts = stage.run(context, inputs, draft)
                 artifacts = store.publish(draft, facts)
@@ -574,6 +600,10 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         **{name: round(value, 4) for name, value in facts.metrics.items()},
     )
     return artifacts
+
+
+def _inputs(stage: Stage, context: Context) -> dict[str, Artifact]:
+    return {name: context.store.get(context.dataset.name, name) for name in stage.inputs}
 
 
 def _current_versions(stage: Stage, context: Context) -> list[str | None]:
@@ -635,9 +665,9 @@ def _draft(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> Dr
     )
 
 
-def _published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
-    """Return the stage's outputs if all are published with today's fingerprint, and point ``current`` at them."""
-    known = _find_published(stage, context, inputs)
+def _published(stage: Stage, context: Context, draft: Draft) -> dict[str, Artifact] | None:
+    """Return the stage's outputs if all are published with the draft's fingerprint, and point ``current`` at them."""
+    known = _find_published(stage, context, draft)
     if known is None:
         return None
     dataset, store = context.dataset.name, context.store
@@ -647,8 +677,7 @@ def _published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -
     return known
 
 
-def _find_published(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
-    wanted = _draft(stage, context, inputs).fingerprint
-    found = (context.store.find(context.dataset.name, name, wanted) for name in stage.outputs)
+def _find_published(stage: Stage, context: Context, draft: Draft) -> dict[str, Artifact] | None:
+    found = (context.store.find(draft.dataset, name, draft.fingerprint) for name in stage.outputs)
     known = {artifact.manifest.name: artifact for artifact in found if artifact}
     return known if len(known) == len(stage.outputs) else None

@@ -286,7 +286,9 @@ class IndexIds(Table):
     view = dy.Enum(View, primary_key=True, description=_VIEW)
     position = dy.Int64(primary_key=True, min=0, description="of the vector in `<domain>/<view>.faiss`")
     item_id = dy.String(min_length=1, description=_ITEM)
-    checksum = dy.Int64(nullable=True, description="CRC-32 of the vector's bytes: tells a changed one")
+    checksum = dy.Int64(
+        nullable=True, description="CRC-32 of the vector's bytes: tells a changed one; null in an exact index"
+    )
 
 
 class History(Table):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -10,11 +11,12 @@ import polars as pl
 import pytest
 import torch
 
+from semacdr import pipeline
 from semacdr.cli import main
 from semacdr.dataset import load_dataset
 from semacdr.errors import ConfigError, StoreError
 from semacdr.model import checkpoint
-from semacdr.pipeline import STAGES, Context, find_stage, run_stage
+from semacdr.pipeline import STAGES, Context, find_stage, outlook, run_stage
 from semacdr.recommendations import Recommender
 from semacdr.settings import Settings
 from semacdr.store import Artifact, Store
@@ -106,6 +108,60 @@ def test_checkpoint_that_this_version_cannot_read_is_not_kept(
     assert kept["checkpoint"].reference == nights[1][0]["checkpoint"].reference
     monkeypatch.setattr(checkpoint, "FORMAT_VERSION", checkpoint.FORMAT_VERSION + 1)
     assert training.keeps(context, inputs) is None
+
+
+def test_evaluation_serves_on_with_its_checkpoint_and_the_gate_says_of_which_day(
+    nights: tuple[Nights, list[dict[str, Artifact]]],
+):
+    nights_, (first, _, third) = nights
+    evaluation = first["evaluation"].reference
+    assert third["evaluation"].reference == evaluation
+    assert third["sequences"].reference != first["sequences"].reference
+    compared = third["gate"].scan("gate_checks").filter(check="ndcg_10").collect()
+    assert all(f"({evaluation})" in reason for reason in compared["reason"])
+    context = nights_.context
+    assert outlook([find_stage("evaluation")], context) == {"evaluation": "keeps what it made"}
+
+
+def _keeps(nights: Nights, **changed: Artifact) -> tuple[bool, bool]:
+    """Whether training and evaluation keep what they made, were some of their inputs others."""
+    context, kept = nights.context, []
+    for name in ("training", "evaluation"):
+        stage = find_stage(name)
+        inputs = {one: context.store.get(context.dataset.name, one) for one in stage.inputs}
+        assert stage.keeps is not None
+        kept.append(stage.keeps(context, inputs | changed) is not None)
+    return kept[0], kept[1]
+
+
+def test_evaluation_is_not_kept_for_another_checkpoint(nights: tuple[Nights, list[dict[str, Artifact]]]):
+    nights_, (*_, third) = nights
+    assert _keeps(nights_) == (True, True)
+    other = third["checkpoint"].manifest.model_copy(update={"version": "2020.01.01"})
+    assert _keeps(nights_, checkpoint=replace(third["checkpoint"], manifest=other)) == (True, False)
+
+
+def test_evaluation_is_not_kept_by_other_code(
+    nights: tuple[Nights, list[dict[str, Artifact]]], monkeypatch: pytest.MonkeyPatch
+):
+    changed = [replace(stage, revision=stage.revision + 1) if stage.name == "evaluation" else stage for stage in STAGES]
+    monkeypatch.setattr(pipeline, "STAGES", tuple(changed))
+    assert _keeps(nights[0]) == (True, False)
+
+
+def test_checkpoint_and_evaluation_are_not_kept_under_another_split(nights: tuple[Nights, list[dict[str, Artifact]]]):
+    nights_, (*_, third) = nights
+    manifest = third["sequences"].manifest
+    split = manifest.config["split"] | {"protocol": "loo"}
+    other = replace(third["sequences"], manifest=manifest.model_copy(update={"config": {"split": split}}))
+    assert _keeps(nights_, sequences=other) == (False, False)
+
+
+def test_evaluation_is_not_kept_for_other_targets(nights: tuple[Nights, list[dict[str, Artifact]]], tmp_path: Path):
+    nights_, (*_, third) = nights
+    (file,) = third["sequences"].files()
+    pl.read_parquet(file)[::2].write_parquet(tmp_path / file.name)
+    assert _keeps(nights_, sequences=replace(third["sequences"], fetch=lambda: tmp_path)) == (True, False)
 
 
 def test_what_passed_is_in_production_and_sql_tells_why(nights: tuple[Nights, list[dict[str, Artifact]]]):

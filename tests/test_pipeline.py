@@ -129,7 +129,7 @@ def test_broken_input_that_is_removed_is_made_anew(context: Context):
 
 def test_only_stages_that_gather_can_be_refreshed():
     assert refreshable(["semantics", "training"]) == {"semantics", "training"}
-    with pytest.raises(ConfigError, match=r"nothing to refresh(.*\n)*.*expected: semantics, training"):
+    with pytest.raises(ConfigError, match=r"nothing to refresh(.*\n)*.*expected: semantics, training, evaluation"):
         refreshable(["index"])
 
 

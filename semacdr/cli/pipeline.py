@@ -37,7 +37,8 @@ from semacdr.terminal import open_console
     "--refresh",
     metavar="STAGE",
     multiple=True,
-    help="Run a stage although nothing changed: semantics spends another budget.",
+    help="Run a stage although nothing changed: semantics spends another budget, training trains anew,"
+    " evaluation ranks today's targets.",
 )
 @click.option(
     "--until",

@@ -47,19 +47,18 @@ class VectorCache:
         for segment in sorted(self.folder.glob("*.parquet")):
             try:
                 for batch in pq.ParquetFile(segment, page_checksum_verification=True).iter_batches(_BATCH_ROWS):
-                    rows = [row for row, digest in enumerate(batch["text_hash"].to_pylist()) if digest in place_of]
+                    # Popped: two runs may have kept the same text.
+                    found = [place_of.pop(digest, -1) for digest in batch["text_hash"].to_pylist()]
+                    rows = [row for row, place in enumerate(found) if place >= 0]
                     if rows:
-                        taken = batch.take(pa.array(rows))
-                        # Popped: two runs may have kept the same text.
-                        places += [place_of.pop(digest, -1) for digest in taken["text_hash"].to_pylist()]
-                        vectors.append(taken["vector"].flatten().to_numpy().reshape(len(rows), -1))
+                        places += [found[row] for row in rows]
+                        vectors.append(batch["vector"].flatten().to_numpy().reshape(batch.num_rows, -1)[rows])
             except (OSError, pa.ArrowException) as error:
                 log.warning("damaged vectors are made again", file=str(segment), error=str(error))
                 segment.unlink(missing_ok=True)
         if not vectors:
             return np.empty(0, np.int64), None
-        found = np.asarray(places)
-        return found[found >= 0], np.concatenate(vectors)[found >= 0]
+        return np.asarray(places), np.concatenate(vectors)
 
     def write(self, hashes: Iterable[bytes], vectors_ND: NDArray[np.float32]) -> None:
         """Keep vectors in a new segment.

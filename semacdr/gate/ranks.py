@@ -34,8 +34,11 @@ def worse_share(pairs: pl.DataFrame, margin: float, *, resamples: int, seed: int
         resamples: of the paired bootstrap.
         seed: of the resamples.
     """
+    gain = (pairs["candidate"] - pairs["production"]).to_numpy()
+    if not gain.any():  # a checkpoint beside itself
+        return 0.0
     gain_S = bootstrap_means(
-        (pairs["candidate"] - pairs["production"]).to_numpy(),
+        gain,
         pairs["user_id"].rank("dense").to_numpy().astype(np.int64),
         np.zeros(pairs.height, np.int64),
         samples=resamples,

@@ -88,30 +88,35 @@ def judge(config: Gate, wanted_recall: float, seed: int, candidate: Side, produc
 
 def _of_checkpoint(config: Gate, seed: int, candidate: Side, production: Side) -> Iterator[_Check]:
     """NDCG@10 on the targets that both have ranked: refused when a drop beyond the margin is sure enough."""
-    found = _ranks(candidate)
+    evaluation = candidate.artifacts["evaluation"]
+    found = _ranks(candidate, evaluation)
     if "checkpoint" in production.artifacts and "evaluation" not in production.artifacts:
         reason = f"{production.artifacts['checkpoint'].reference} is in production and was never evaluated"
         yield _Check("checkpoint", "ndcg_10", _ALL, None, None, None, False, reason)
         return
     if "evaluation" not in production.artifacts:
         for (domain,), ranks in found.group_by("domain", maintain_order=True):
-            value = paired_ndcg(ranks, ranks)["candidate"].mean()
-            yield _Check(
-                "checkpoint", "ndcg_10", str(domain), _number(value), None, None, True, "nothing to compare with"
-            )
+            value = _number(paired_ndcg(ranks, ranks)["candidate"].mean())
+            reason = f"{domain}: NDCG@10 {value:.4f} ({evaluation.reference}), nothing to compare with"
+            yield _Check("checkpoint", "ndcg_10", str(domain), value, None, None, True, reason)
         return
-    yield from _compared(config, seed, "ndcg_10", found, _ranks(production))
+    of_production = production.artifacts["evaluation"]
+    yield from _compared(config, seed, "ndcg_10", candidate, production, of_production)
     best = production.artifacts.get("best_evaluation")
-    if best is not None and best.reference != production.artifacts["evaluation"].reference:
+    if best is not None and best.reference != of_production.reference:
         # Ranked so long ago that few targets are shared, it tells nothing; production's own comparison has been made.
-        checks = _compared(config, seed, "ndcg_10_best", found, _ranks_of(production.artifacts["checkpoint"], best))
+        checks = _compared(config, seed, "ndcg_10_best", candidate, production, best)
         yield from (check for check in checks if check.value is not None)
 
 
-def _compared(config: Gate, seed: int, name: str, found: pl.DataFrame, before: pl.DataFrame) -> Iterator[_Check]:
+def _compared(
+    config: Gate, seed: int, name: str, candidate: Side, production: Side, then_ranked: Artifact
+) -> Iterator[_Check]:
     """A check per domain, on the targets that both have ranked."""
     against = "production" if name == "ndcg_10" else "the best of late"
-    for (domain,), ranks in found.group_by("domain", maintain_order=True):
+    now_ranked = candidate.artifacts["evaluation"]
+    before = _ranks(production, then_ranked)
+    for (domain,), ranks in _ranks(candidate, now_ranked).group_by("domain", maintain_order=True):
         pairs = paired_ndcg(ranks, before)
         if pairs.height < min(_MIN_SHARED, ranks.height):
             reason = f"{domain}: {pairs.height} of {ranks.height} test targets were ranked by both: too few to tell"
@@ -121,18 +126,17 @@ def _compared(config: Gate, seed: int, name: str, found: pl.DataFrame, before: p
         margin = config.max_drop * then
         sure = worse_share(pairs, margin, resamples=config.resamples, seed=seed)
         reason = (
-            f"{domain}: NDCG@10 {now:.4f}, {against} {then:.4f} on {pairs.height:,} shared targets;"
-            f" {sure:.0%} sure of a drop beyond {margin:.4f} (allowed: {config.confidence:.0%})"
+            f"{domain}: NDCG@10 {now:.4f} ({now_ranked.reference}), {against} {then:.4f} ({then_ranked.reference})"
+            f" on {pairs.height:,} shared targets; {sure:.0%} sure of a drop beyond {margin:.4f}"
+            f" (allowed: {config.confidence:.0%})"
         )
         yield _Check("checkpoint", name, str(domain), now, then, then - margin, sure <= config.confidence, reason)
 
 
-def _ranks(side: Side) -> pl.DataFrame:
-    return _ranks_of(side.artifacts["checkpoint"], side.artifacts["evaluation"])
-
-
-def _ranks_of(checkpoint: Artifact, evaluation: Artifact) -> pl.DataFrame:
-    ranks = evaluation.scan("evaluation_ranks").filter(pl.col("model") == checkpoint.manifest.details["preset"])
+def _ranks(side: Side, evaluation: Artifact) -> pl.DataFrame:
+    """The ranks of a side's model."""
+    preset = side.artifacts["checkpoint"].manifest.details["preset"]
+    ranks = evaluation.scan("evaluation_ranks").filter(pl.col("model") == preset)
     return ranks.select("user_id", "domain", "item_id", "rank").sort("domain", "user_id", "item_id").collect()
 
 

@@ -1,8 +1,9 @@
 """The index stage: one FAISS index per domain and view, exact while that is fast enough.
 
-An inverted file is trained once and then grown: vectors that are new, changed or gone since the last version are added
-and removed, until they are a tenth of what it was trained on. Its recall is measured against exact search at every
-build, and lists are probed until it is as wanted.
+An exact index is written anew each time, and is what recall is measured against: its own is 1. An inverted file is
+trained once and then grown: vectors that are new, changed or gone since the last version are added and removed, until
+they are a tenth of what it was trained on. Its recall is measured at every build, and lists are probed until it is as
+wanted.
 """
 
 from __future__ import annotations
@@ -60,8 +61,12 @@ def build(embeddings: Path, output: Path, config: Index, progress: Progress, las
         for (domain, view), group in names.group_by("domain", "view", maintain_order=True):
             vectors = Vectors(list(files), str(domain), str(view), group["item_id"].to_list(), width)
             (output / str(domain)).mkdir(exist_ok=True)
-            index, table, how = _index(vectors, config, last)
-            facts = how | _tuned(index, table, vectors, config)
+            kind = choose_kind(group.height, width, config)
+            if kind == FLAT:
+                index, table, facts = _exact(vectors)
+            else:
+                index, table, facts = _inverted_file(vectors, kind, last)
+                facts |= _tuned(index, table, vectors, config)
             details[f"{domain}/{view}"] = facts
             faiss.write_index(index, str(output / str(domain) / f"{view}.faiss"))
             ids.append(table.select(pl.lit(str(domain)).alias("domain"), pl.lit(str(view)).alias("view"), pl.all()))
@@ -75,19 +80,29 @@ def build(embeddings: Path, output: Path, config: Index, progress: Progress, las
     return Facts(rows_in=names.height, details={"indexes": details}, metrics=least)
 
 
-def _index(vectors: Vectors, config: Index, last: Path | None) -> tuple[faiss.Index, pl.DataFrame, dict[str, Any]]:
-    """Return an index of the vectors; which item stands at which position; and how it came about."""
-    kind = choose_kind(len(vectors.item_ids), vectors.width, config)
+def _exact(vectors: Vectors) -> tuple[faiss.Index, pl.DataFrame, dict[str, Any]]:
+    """Return an exact index; which item stands at which position; and its facts."""
+    index = faiss.IndexFlatIP(vectors.width)
+    for _, vectors_ND in vectors.batches():
+        index.add(vectors_ND)
+    table = pl.DataFrame({"item_id": vectors.item_ids}).with_row_index("position")
+    table = table.with_columns(pl.col("position").cast(pl.Int64), checksum=pl.lit(None, pl.Int64))
+    recalls = dict.fromkeys((f"recall_{depth}" for depth in DEPTHS), 1.0)
+    return index, table, {"kind": FLAT, "vectors": len(vectors.item_ids), **recalls}
+
+
+def _inverted_file(
+    vectors: Vectors, kind: str, last: Path | None
+) -> tuple[faiss.IndexIVF, pl.DataFrame, dict[str, Any]]:
+    """Return an inverted file of the vectors; which item stands at which position; and how it came about."""
     now = pl.DataFrame({"item_id": vectors.item_ids, "checksum": vectors.checksums()})
-    if last is not None and kind != FLAT:
-        grown = _grown(vectors, now, kind, last)
-        if grown is not None:
-            return grown
+    grown = _grown(vectors, now, kind, last) if last is not None else None
+    if grown is not None:
+        return grown
     index: Any = faiss.index_factory(vectors.width, kind, faiss.METRIC_INNER_PRODUCT)
-    if kind != FLAT:
-        if faiss.get_num_gpus():
-            index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(vectors.width))
-        index.train(vectors.sample(_TRAIN_PER_LIST * index.nlist))
+    if faiss.get_num_gpus():
+        index.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(vectors.width))
+    index.train(vectors.sample(_TRAIN_PER_LIST * index.nlist))
     _fill(index, vectors)
     table = now.with_columns(position=pl.int_range(pl.len())).select("position", "item_id", "checksum")
     return index, table, {"kind": kind, "trained_on": now.height, "changed_since": 0}
@@ -95,7 +110,7 @@ def _index(vectors: Vectors, config: Index, last: Path | None) -> tuple[faiss.In
 
 def _grown(
     vectors: Vectors, now: pl.DataFrame, kind: str, last: Path
-) -> tuple[faiss.Index, pl.DataFrame, dict[str, Any]] | None:
+) -> tuple[faiss.IndexIVF, pl.DataFrame, dict[str, Any]] | None:
     """Return the last index with what has changed since; None if it is of another kind or too much has changed."""
     known = read_ids(last, vectors.domain, vectors.view)
     facts = read_facts(last).get(f"{vectors.domain}/{vectors.view}", {})
@@ -122,20 +137,19 @@ def _grown(
     return index, table, {"kind": kind, "trained_on": facts["trained_on"], "changed_since": changed}
 
 
-def _tuned(index: faiss.Index, table: pl.DataFrame, vectors: Vectors, config: Index) -> dict[str, Any]:
+def _tuned(index: faiss.IndexIVF, table: pl.DataFrame, vectors: Vectors, config: Index) -> dict[str, Any]:
     """Probe so many lists that the wanted recall is met; return it and what was needed."""
     truth = Truth.of(vectors)
     place_of = np.full(int(table["position"].max()) + 1, -1)  # type: ignore[arg-type]
     now = pl.DataFrame({"item_id": vectors.item_ids}).with_row_index("place")
     placed = table.join(now, on="item_id", how="left")
     place_of[placed["position"].to_numpy()] = placed["place"].to_numpy()
-    lists = getattr(index, "nlist", 0)
+    lists = index.nlist
     probed = min(_FIRST_PROBE, lists)
     while True:
-        if lists:
-            faiss.ParameterSpace().set_index_parameter(index, "nprobe", probed)
+        faiss.ParameterSpace().set_index_parameter(index, "nprobe", probed)
         recalls = truth.recalls(index, place_of)
-        if recalls["recall_10"] >= config.wanted_recall or not lists:
+        if recalls["recall_10"] >= config.wanted_recall:
             return {"vectors": len(vectors.item_ids), **recalls, "lists": lists, "probed": probed}
         if probed == lists:
             raise DataError(
@@ -147,15 +161,11 @@ def _tuned(index: faiss.Index, table: pl.DataFrame, vectors: Vectors, config: In
         probed = min(2 * probed, lists)
 
 
-def _fill(index: faiss.Index, vectors: Vectors) -> None:
-    """Add all vectors to a trained, empty index; their positions are their places.
+def _fill(index: faiss.IndexIVF, vectors: Vectors) -> None:
+    """Add all vectors to a trained, empty inverted file; their positions are their places.
 
-    An inverted file's lists are made as long as they will be beforehand: lists that grow take twice the memory.
+    Its lists are made as long as they will be beforehand: lists that grow take twice the memory.
     """
-    if not isinstance(index, faiss.IndexIVF):
-        for _, vectors_ND in vectors.batches():
-            index.add(vectors_ND)
-        return
     list_N = np.concatenate([index.quantizer.search(vectors_ND, 1)[1][:, 0] for _, vectors_ND in vectors.batches()])
     lists, filled = index.invlists, np.zeros(index.nlist, np.int64)
     assert lists is not None

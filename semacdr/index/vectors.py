@@ -33,13 +33,26 @@ class Vectors:
         for file in self.files:
             # Neither mapped nor read ahead: a row group of 262,144 vectors would be held twice.
             with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:
-                for batch in table.iter_batches(_BATCH_ROWS, columns=["domain", "view", "vector"]):
+                groups = self._groups(table.metadata)
+                for batch in table.iter_batches(_BATCH_ROWS, groups, columns=["domain", "view", "vector"]):
                     wanted = pc.and_(pc.equal(batch["domain"], self.domain), pc.equal(batch["view"], self.view))
                     found = batch["vector"].filter(wanted)
                     if len(found):
                         vectors_ND = found.flatten().to_numpy().reshape(len(found), self.width)
                         yield np.arange(start, start + len(found)), np.ascontiguousarray(vectors_ND, dtype=np.float32)
                         start += len(found)
+
+    def _groups(self, metadata: pq.FileMetaData) -> list[int]:
+        """Return the row groups that may hold the domain: rows are sorted by it."""
+        paths = [metadata.schema.column(column).path for column in range(metadata.num_columns)]
+        column = paths.index("domain")
+        groups = range(metadata.num_row_groups)
+        ranges = (metadata.row_group(group).column(column).statistics for group in groups)
+        return [
+            group
+            for group, of in zip(groups, ranges, strict=True)
+            if of is None or not of.has_min_max or of.min <= self.domain <= of.max
+        ]
 
     def sample(self, count: int) -> NDArray[np.float32]:
         """Return evenly spread vectors, ``count`` of them or a few more."""

@@ -4,7 +4,8 @@ What the model knows stays as it is, bit by bit. A new item's texts are whitened
 that the model was trained on, its ID counts as never seen, and the experts read its title and texts.
 """
 
-# Shapes: I1 items and the padding of the grown model, R old items and the padding, K whitened width, E encoder width.
+# Shapes: I1 items and the padding of the grown model, R old items and the padding, N new ones, V old ones with a text,
+# K whitened width, E encoder width.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -64,11 +65,11 @@ def grow(model: LoadedModel, titles: pl.DataFrame, inputs: Mapping[str, Path]) -
         pl.concat([known.table.select("domain", "item_id"), new.select("domain", "item_id")])
     )
     place_R = np.concatenate([[0], vocabulary.encode(known.table, "checkpoint")])
-    text = _texts(trained_on, now, vocabulary, place_R)
+    text = _texts(trained_on, now, vocabulary, new)
     grown = _model(model, vocabulary, text, torch.from_numpy(place_R))
     items, scoring = encode_all_items(grown), None
     if model.scoring:
-        title = _titles(model, vocabulary, titles, inputs)
+        title = _titles(model, vocabulary, new, place_R, inputs["trained_items"])
         scoring = _scoring(model.scoring, vocabulary, text, place_R, title)
     return Growth(replace(model, model=grown, vocabulary=vocabulary, items=items, scoring=scoring), new.height)
 
@@ -85,13 +86,13 @@ def _check_domains(new: pl.DataFrame, known: Vocabulary) -> None:
 
 
 def _check_encoder(trained_on: Path, now: Path) -> None:
-    encoders = [
-        pl.scan_parquet(table_files(folder, "embeddings"), hive_partitioning=False)
-        .select(pl.col("encoder").unique().sort(), width=pl.col("vector").arr.len().first())
-        .collect()
-        .rows()
-        for folder in (trained_on, now)
-    ]
+    encoders = []
+    for folder in (trained_on, now):
+        table = pl.scan_parquet(table_files(folder, "embeddings"), hive_partitioning=False)
+        vector = table.collect_schema()["vector"]
+        width = vector.size if isinstance(vector, pl.Array) else None
+        names = table.select("encoder").unique().sort("encoder").collect()["encoder"]
+        encoders.append([(name, width) for name in names])
     if encoders[0] != encoders[1]:
         raise DataError(
             "embeddings: vectors of another encoder than the checkpoint was trained on",
@@ -101,21 +102,16 @@ def _check_encoder(trained_on: Path, now: Path) -> None:
         )
 
 
-def _texts(trained_on: Path, now: Path, vocabulary: Vocabulary, place_R: IntArray) -> Mapping[View, TextVectors]:
+def _texts(trained_on: Path, now: Path, vocabulary: Vocabulary, new: pl.DataFrame) -> Mapping[View, TextVectors]:
     """Both views of all items, whitened as the model's: known ones as it was trained on, new ones as they are now."""
-    is_known = torch.zeros(vocabulary.num_items + 1, dtype=torch.bool)
-    is_known[torch.from_numpy(place_R)] = True
-    before = read_text_vectors(trained_on, vocabulary)
-    after = read_text_vectors(now, vocabulary, whitened_as=trained_on)
-    return {
-        view: TextVectors(
-            whitened_I1K=torch.where(is_known[:, None], before[view].whitened_I1K, after[view].whitened_I1K),
-            present_I1=torch.where(is_known, before[view].present_I1, after[view].present_I1),
-            raw_I1E=torch.where(is_known[:, None], before[view].raw_I1E, after[view].raw_I1E),
-            directions_EK=before[view].directions_EK,
-        )
-        for view in View
-    }
+    texts = read_text_vectors(trained_on, vocabulary)
+    of_new = read_text_vectors(now, vocabulary, whitened_as=trained_on, only=new)
+    row = torch.from_numpy(vocabulary.encode(new, "items"))
+    for view, text in texts.items():
+        text.whitened_I1K[row] = of_new[view].whitened_I1K[row]
+        text.present_I1[row] = of_new[view].present_I1[row]
+        text.raw_I1E[row] = of_new[view].raw_I1E[row]
+    return texts
 
 
 def _model(
@@ -151,16 +147,19 @@ def _model(
 
 
 def _titles(
-    model: LoadedModel, vocabulary: Vocabulary, titles: pl.DataFrame, inputs: Mapping[str, Path]
+    model: LoadedModel, vocabulary: Vocabulary, new: pl.DataFrame, place_R: IntArray, trained_items: Path
 ) -> sparse.csr_matrix:
     """The TF-IDF of all titles by the words and weights of those that the model was trained with."""
+    assert model.scoring is not None
+    known = model.scoring.memory.title
     old = pl.read_parquet(
-        table_files(inputs["trained_items"], "items"), columns=["domain", "item_id", "title"], hive_partitioning=False
+        table_files(trained_items, "items"), columns=["domain", "item_id", "title"], hive_partitioning=False
     )
     vectoriser = title_vectoriser(title_texts(old, model.vocabulary))
-    new = titles.join(old, on=["domain", "item_id"], how="anti")
-    texts = title_texts(pl.concat([old, new]), vocabulary)
-    return vectoriser.transform(texts).tocsr() if vectoriser else sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+    texts = new["title"].fill_null("").to_list()
+    of_new = vectoriser.transform(texts) if vectoriser else sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+    order = np.argsort(np.concatenate([place_R, vocabulary.encode(new, "items")]))
+    return sparse.vstack([known, of_new], format="csr")[order]
 
 
 def _scoring(
@@ -172,13 +171,16 @@ def _scoring(
 ) -> Scoring:
     """Return the experts with the new items."""
     memory = scoring.memory
+    is_new_I1 = torch.ones(vocabulary.num_items + 1, dtype=torch.bool)
+    is_new_I1[torch.from_numpy(place_R)] = False
     units = {}
     for view, vectors in text.items():
-        old = vectors.raw_I1E[torch.from_numpy(place_R)], vectors.present_I1[torch.from_numpy(place_R)]
-        mean_E = old[0][old[1]].mean(dim=0) if old[1].any() else torch.zeros(vectors.raw_I1E.shape[1])
-        unit = torch.nn.functional.normalize(vectors.raw_I1E - mean_E, dim=1) * vectors.present_I1[:, None]
-        units[view] = unit.half().float().numpy()
+        old_VE = vectors.raw_I1E[vectors.present_I1 & ~is_new_I1]
+        mean_E = old_VE.mean(dim=0) if len(old_VE) else torch.zeros(vectors.raw_I1E.shape[1])
+        new_NE = torch.nn.functional.normalize(vectors.raw_I1E[is_new_I1] - mean_E, dim=1)
+        units[view] = np.empty((len(is_new_I1), memory.text[view].shape[1]), np.float32)
         units[view][place_R] = memory.text[view]
+        units[view][is_new_I1.numpy()] = (new_NE * vectors.present_I1[is_new_I1, None]).half().float().numpy()
     grown = Memory(
         offsets=memory.offsets,
         item=place_R[memory.item],

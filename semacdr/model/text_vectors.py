@@ -66,7 +66,7 @@ def _standardised(
 
 
 def read_text_vectors(
-    folder: Path, vocabulary: Vocabulary, *, whitened_as: Path | None = None
+    folder: Path, vocabulary: Vocabulary, *, whitened_as: Path | None = None, only: pl.DataFrame | None = None
 ) -> Mapping[View, TextVectors]:
     """Return both views of every item of the vocabulary.
 
@@ -74,6 +74,7 @@ def read_text_vectors(
         folder: an ``embeddings`` artifact.
         vocabulary: of the items.
         whitened_as: another such artifact, whose whitening is to be taken; None: its own.
+        only: domain, item_id of the items whose vectors are read, those of others staying zero; None: all items.
 
     Raises:
         DataError: vectors of another width than the whitening, or none at all.
@@ -91,6 +92,8 @@ def read_text_vectors(
         pl.read_parquet(file, columns=["domain", "item_id", "view", "vector"], hive_partitioning=False)
         for file in files
     ).with_columns(pl.col("domain", "view").cast(pl.String))
+    if only is not None:
+        table = table.join(only, on=["domain", "item_id"], how="semi", maintain_order="left")
     # Items that the vocabulary lacks are no fault here: embeddings may be newer than items.
     table = table.join(vocabulary.table, on=["domain", "item_id"], how="inner", maintain_order="left")
     return {view: _view(table.filter(pl.col("view") == view.value), view, whitening, vocabulary) for view in View}

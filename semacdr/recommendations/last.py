@@ -32,11 +32,13 @@ class Last:
         """
         first, last = sequences["user_id"][0], sequences["user_id"][-1]
         of_range = pl.col("user_id").is_between(pl.lit(first), pl.lit(last))
-        quiet = sequences.filter(pl.col("timestamps_s").list.last() < self.as_of_s).select("user_id")
-        rows = {}
-        for table, folder in (("recommendations", self.recommendations), ("user_vectors", self.user_vectors)):
-            there = pl.scan_parquet(table_files(folder, table), hive_partitioning=False).filter(of_range)
-            rows[table] = there.join(quiet.lazy(), on="user_id", how="semi").collect()
-        offered = vocabulary.table.filter(pl.Series(available[1:])).select("domain", "item_id")
-        lost = rows["recommendations"].join(offered, on=["domain", "item_id"], how="anti").select("user_id")
-        return {table: frame.join(lost, on="user_id", how="anti") for table, frame in rows.items()}
+        lists, vectors = (
+            pl.scan_parquet(table_files(folder, table), hive_partitioning=False).filter(of_range)
+            for table, folder in (("recommendations", self.recommendations), ("user_vectors", self.user_vectors))
+        )
+        offered = vocabulary.table.lazy().filter(pl.Series(available[1:])).select("domain", "item_id")
+        lost = lists.select("user_id", "domain", "item_id").join(offered, on=["domain", "item_id"], how="anti")
+        quiet = sequences.lazy().filter(pl.col("timestamps_s").list.last() < self.as_of_s).select("user_id")
+        users = quiet.join(lost, on="user_id", how="anti").collect().lazy()
+        kept = pl.collect_all([frame.join(users, on="user_id", how="semi") for frame in (lists, vectors)])
+        return dict(zip(("recommendations", "user_vectors"), kept, strict=True))

@@ -41,14 +41,16 @@ def maps(inputs: Mapping[str, Artifact], seed: int = 0) -> dict[str, Any]:
         return {"items": [], "views": {}, "scale": _SCALE}
     titles = chosen.lazy().join(inputs["items"].scan().select(*_KEYS, "title"), on=_KEYS, how="left").sort(_KEYS)
     items = titles.with_columns(pl.col("title").str.slice(0, _TITLE_CHARS)).collect()
-    vectors = {
-        view.value: inputs["embeddings"].scan().filter(pl.col("view").cast(pl.String) == view.value) for view in View
-    } | {FUSED: inputs["item_vectors"].scan()}
-    planes = {}
-    for view, frame in vectors.items():
-        found = frame.select(*_KEYS, "vector").join(chosen.lazy(), on=_KEYS, how="semi").sort(_KEYS).collect()
-        planes[view] = _plane(found["vector"].to_numpy())
+    texts = _of(chosen, inputs["embeddings"].scan().with_columns(pl.col("view").cast(pl.String)))
+    vectors = {view.value: texts.filter(view=view.value) for view in View} | {
+        FUSED: _of(chosen, inputs["item_vectors"].scan())
+    }
+    planes = {view: _plane(found["vector"].to_numpy()) for view, found in vectors.items()}
     return {"items": items.rows(), "views": planes, "scale": _SCALE}
+
+
+def _of(chosen: pl.DataFrame, rows: pl.LazyFrame) -> pl.DataFrame:
+    return rows.join(chosen.lazy(), on=_KEYS, how="semi").sort(_KEYS).collect()
 
 
 def _sample(inputs: Mapping[str, Artifact], seed: int) -> pl.DataFrame:

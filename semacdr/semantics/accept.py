@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from semacdr.semantics.structured import fits, read_fields
@@ -114,8 +115,12 @@ def cleaned(texts: Texts) -> Texts:
     return Texts(_clean(texts.specific), _clean(texts.agnostic), texts.fields)
 
 
-def faults(texts: Texts, title: str | None) -> list[Fault]:
-    """Return all that is wrong with two cleaned texts, the first of each view that cannot be kept at all first."""
+@lru_cache(maxsize=1 << 15)
+def faults(texts: Texts, title: str | None) -> tuple[Fault, ...]:
+    """Return all that is wrong with two cleaned texts, the first of each view that cannot be kept at all first.
+
+    Remembered: a run judges each import for what is new, what is to be asked, what is kept, and in the audit.
+    """
     found = [
         Fault(view, rule, reason)
         for view in (View.SPECIFIC, View.AGNOSTIC)
@@ -126,7 +131,7 @@ def faults(texts: Texts, title: str | None) -> list[Fault]:
         found.append(Fault(View.AGNOSTIC, AuditRule.SAME_TEXT, "same as specific"))
     elif title and agnostic == folded(title):
         found.append(Fault(View.AGNOSTIC, AuditRule.SAME_TEXT, "same as the title"))
-    return found
+    return tuple(found)
 
 
 def folded(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from semacdr.semantics.audit import forgiven
 from semacdr.semantics.prompt import Prompt, load_prompt
 from semacdr.semantics.responses import Responses
 from semacdr.semantics.structured import FIELD_TYPES, fields_fault, read_fields
+from semacdr.tables import AuditRule
 
 COLUMNS = ("item_id", "domain", "specific", "agnostic")
 _ID = ["domain", "item_id"]
@@ -139,8 +140,9 @@ def read_file(
     accepted: list[dict[str, Any]] = []
     rejected: Counter[str] = Counter()
     shown: list[str] = []
+    left_to_audit = forgiven(config.semantics.audit)
     for row in known.iter_rows(named=True):
-        verdict = _judge(config, prompt, row)
+        verdict = _judge(row, prompt, left_to_audit)
         if isinstance(verdict, str):
             rejected[verdict] += 1
             shown.append(f"{row['domain']}/{row['item_id']}: {verdict}")
@@ -160,12 +162,12 @@ def read_file(
     return Imported(pl.DataFrame(accepted, schema=_SCHEMA), (count,), tuple(shown[: MAX_EXAMPLES + 1]))
 
 
-def _judge(config: DatasetConfig, prompt: Prompt, row: Mapping[str, Any]) -> Texts | str:
+def _judge(row: Mapping[str, Any], prompt: Prompt, left_to_audit: Container[AuditRule]) -> Texts | str:
     fault = fields_fault(row, prompt.schema)
     if fault:
         return f"{fault}: not the schema"
     texts = Texts(row["specific"] or "", row["agnostic"] or "", read_fields(row))
-    return accept(texts, row["title"], forgiven(config.semantics.audit))
+    return accept(texts, row["title"], left_to_audit)
 
 
 def _existing(config: DatasetConfig, name: str) -> Path:

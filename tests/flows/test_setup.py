@@ -6,6 +6,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.parameters import Refreshable, StageName
+from flows.pipeline import REFRESHED
 from flows.setup import PREFECT_YAML, open_server, read_deployments
 from semacdr.errors import ConfigError
 from semacdr.pipeline import STAGES
@@ -15,7 +16,9 @@ from tests.receiver import receiving
 
 def test_parameters_name_the_stages():
     assert list(StageName.__args__) == [stage.name for stage in STAGES]
-    assert list(Refreshable.__args__) == [stage.name for stage in STAGES if stage.gather or stage.keeps]
+    refreshable = [stage.name for stage in STAGES if stage.gather or stage.keeps]
+    assert list(Refreshable.__args__) == refreshable
+    assert [stage for switches in REFRESHED.values() for stage in switches.values()] == refreshable
 
 
 @pytest.fixture(autouse=True)

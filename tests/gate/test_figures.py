@@ -29,6 +29,11 @@ def test_worse_share_draws_users_with_all_their_targets():
     assert worse_share(pairs, 0.21, resamples=2_000, seed=1) == 0
 
 
+def test_worse_share_of_a_model_beside_itself_is_none():
+    pairs = pl.DataFrame({"user_id": ["a", "b"], "domain": "d", "candidate": [0.5, 0.0], "production": [0.5, 0.0]})
+    assert worse_share(pairs, 0.0, resamples=100, seed=1) == 0
+
+
 def test_figures_of_lists_by_hand():
     items = pl.LazyFrame({"domain": ["a"] * 4 + ["b"] * 4, "item_id": list("ijkl") * 2})
     now = pl.LazyFrame(ranks(("u", "a", "i", 1), ("u", "a", "j", 2), ("v", "a", "i", 1), ("u", "b", "k", 11)))

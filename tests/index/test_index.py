@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from semacdr import tables
@@ -13,6 +14,7 @@ from semacdr.dataset import Index
 from semacdr.errors import ConfigError, DataError, StoreError
 from semacdr.index import build, load_index
 from semacdr.index.kinds import choose_kind
+from semacdr.index.vectors import Vectors
 from semacdr.progress import Progress
 from semacdr.tables import View
 
@@ -68,6 +70,19 @@ def test_build_keeps_the_contract_and_measures_recall(index: Path, embeddings: P
     facts = build(embeddings, output, Index(), Progress())
     assert facts.metrics == {"recall_10": 1.0, "recall_100": 1.0}
     assert facts.rows_in == 2 * sum(SIZES.values())
+
+
+def test_build_reads_the_row_groups_of_a_domain_alone(embeddings: Path, index: Path, tmp_path: Path):
+    table = pl.read_parquet(embeddings / "embeddings.parquet")
+    output = tmp_path / "grouped"
+    output.mkdir()
+    table.sort("domain", maintain_order=True).write_parquet(embeddings / "embeddings.parquet", row_group_size=3)
+    with pq.ParquetFile(embeddings / "embeddings.parquet") as file:
+        read = Vectors([], "b", "specific", [], 16)._groups(file.metadata)
+        assert 0 < len(read) < file.num_row_groups
+    build(embeddings, output, Index(), Progress())
+    for file in index.rglob("*.*"):
+        assert (output / file.relative_to(index)).read_bytes() == file.read_bytes()
 
 
 def test_build_without_vectors_has_no_index(embeddings: Path, tmp_path: Path):

@@ -11,6 +11,7 @@ import torch
 from semacdr.dataset import Split, Training
 from semacdr.errors import DataError
 from semacdr.model.checkpoint import load_checkpoint
+from semacdr.model.experts import title_texts, title_vectoriser
 from semacdr.model.growth import grow
 from semacdr.model.histories import queries_at, read_events
 from semacdr.progress import Progress
@@ -20,6 +21,10 @@ from tests.recommendations.conftest import NEW, OVERRIDES
 
 def titles_of(artifacts: dict[str, Path]) -> pl.DataFrame:
     return pl.read_parquet(artifacts["items"] / "items.parquet").select("domain", "item_id", "title")
+
+
+def new_items() -> pl.DataFrame:
+    return pl.DataFrame({"domain": list(NEW), "item_id": list(NEW.values())})
 
 
 def test_grown_model_knows_the_new_items_and_scores_the_old_ones_alike(artifacts: dict[str, Path]):
@@ -39,6 +44,19 @@ def test_grown_model_knows_the_new_items_and_scores_the_old_ones_alike(artifacts
         torch.testing.assert_close(new[:, columns], old, rtol=0, atol=1e-4)
         assert new.shape[1] == old.shape[1] + 1
         assert torch.isfinite(new).all()
+
+
+def test_grown_titles_are_those_that_all_titles_have_by_the_words_of_the_old(artifacts: dict[str, Path]):
+    model = load_checkpoint(artifacts["checkpoint"])
+    grown = grow(model, titles_of(artifacts), artifacts).model
+    assert model.scoring is not None
+    assert grown.scoring is not None
+    old = pl.read_parquet(artifacts["trained_items"] / "items.parquet").select("domain", "item_id", "title")
+    vectoriser = title_vectoriser(title_texts(old, model.vocabulary))
+    assert vectoriser is not None
+    expected = vectoriser.transform(title_texts(titles_of(artifacts), grown.vocabulary))
+    np.testing.assert_allclose(grown.scoring.memory.title.toarray(), expected.toarray(), rtol=0, atol=1e-7)
+    assert (expected.getnnz(axis=1)[grown.vocabulary.encode(new_items(), "test")] > 0).all()
 
 
 @pytest.mark.parametrize("whitening", ["pca", "zca", "zscore", "none"])
