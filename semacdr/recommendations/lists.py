@@ -19,7 +19,7 @@ from torch import Tensor
 
 from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.histories import Events, IntArray, Queries
-from semacdr.model.present_scorer import PresentScorer
+from semacdr.model.present_scorer import Block, PresentScorer
 from semacdr.model.ranking import chunks
 from semacdr.recommendations.rules import BoolArray, seen_items
 
@@ -28,6 +28,8 @@ _BLOCK_SCORES = 2_000_000
 _DECIMALS = 4
 _SPARE = 6
 """Items beyond the last rank that are looked at for ties."""
+_MARGIN = 1e-3
+"""More than scores are rounded by."""
 _GROUP = 16
 """Items whose best is looked at first: the best W items lie in the W groups of the best bests."""
 
@@ -94,15 +96,17 @@ class Lister:
             of_domain = of_domain[np.argsort(length_Q[of_domain], kind="stable")]
             for chosen in chunks(of_domain, _BLOCK_SCORES // (stop - start)):
                 block = self.scorer.block(vector_QD, facts_QF, events, queries, chosen, domain)
-                catalogue, final_QI = block.catalogue, block.final_QI
+                item_I, bound_QI = torch.from_numpy(block.catalogue.item_I), block.bound_QI
                 query, item = seen_items(events, queries, chosen, domain, self.repeat_after_days)
-                final_QI[query, torch.from_numpy(catalogue.place_R)[item]] = -torch.inf
-                barred = np.flatnonzero(~self.available[catalogue.item_I])
-                final_QI.index_fill_(1, torch.from_numpy(barred), -torch.inf)
-                tie_I = torch.from_numpy(self.model.vocabulary.tie_rank[catalogue.item_I])
-                value_QK, row_QK = best(final_QI, min(top_k, stop - start), tie_I)
+                bound_QI[query, torch.from_numpy(block.catalogue.place_R)[item]] = -torch.inf
+                barred = np.flatnonzero(~self.available[block.catalogue.item_I])
+                bound_QI.index_fill_(1, torch.from_numpy(barred), -torch.inf)
+                row_U, score_QU = self._candidates(block, top_k)
+                tie_U = torch.from_numpy(self.model.vocabulary.tie_rank)[item_I[row_U]]
+                value_QK, place_QK = best(score_QU, min(top_k, stop - start), tie_U)
+                row_QK = row_U[place_QK]
                 trained_QK, column_QK = self.scorer.lifts(block, row_QK)
-                item_QK = torch.from_numpy(catalogue.item_I)[row_QK].masked_fill(~value_QK.isfinite(), 0)
+                item_QK = item_I[row_QK].masked_fill(~value_QK.isfinite(), 0)
                 nearest_QKN, similarity_QKN = self._nearest(events, queries, chosen, item_QK)
                 yield Ranked(
                     query_Q=chosen,
@@ -113,6 +117,18 @@ class Lister:
                     nearest_QKN=nearest_QKN,
                     similarity_QKN=similarity_QKN,
                 )
+
+    def _candidates(self, block: Block, top_k: int) -> tuple[Tensor, Tensor]:
+        """Return rows of the items that can be in some query's list, ascending, and all queries' scores of them."""
+        num_items = block.bound_QI.shape[1]
+        if not block.leading:
+            return torch.arange(num_items), block.bound_QI
+        width = min(top_k + _SPARE, num_items)
+        _, row_QW = _highest(block.bound_QI, width)
+        # So many items have at least this score; what has no higher bound comes after them.
+        least_Q1 = self.scorer.exact(block, row_QW.unique()).topk(width, dim=1).values[:, -1:]
+        row_U = (block.bound_QI >= least_Q1 - _MARGIN).any(dim=0).nonzero()[:, 0]
+        return row_U, self.scorer.exact(block, row_U)
 
     @cached_property
     def _unit_RD(self) -> Tensor:  # noqa: N802 (the shape)
