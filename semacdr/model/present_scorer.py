@@ -131,8 +131,9 @@ class PresentScorer:
             score_QI = vector_QD @ catalogue.dense_WI
             return Block(catalogue, score_QI, {}, {}, {}, None, torch.ones(len(chosen), 1))
         asked, gate = Asked.of(events, queries, chosen), scoring.gate
-        sides = {TRAINED: vector_QD} | self._dense_sides(asked)
-        sparse_sides = self._sparse_sides(asked, catalogue)
+        profile_QR = asked.profile(self.model.vocabulary.num_items + 1)
+        sides = {TRAINED: vector_QD} | self._dense_sides(profile_QR)
+        sparse_sides = self._sparse_sides(asked, profile_QR, catalogue)
         title_IQ = None
         if catalogue.title_IV is not None:
             title_IQ = torch.from_numpy(catalogue.title_IV @ sparse_sides[_TITLE].T.toarray(order="C"))
@@ -174,7 +175,7 @@ class PresentScorer:
         item_U = torch.from_numpy(block.catalogue.item_I)[row_U]
         tables = [table_RF for view in block.leading for table_RF in (self._features[view], self._split_features[view])]
         feature_UW = torch.cat([table_RF.index_select(0, item_U) for table_RF in tables], dim=1)
-        edges = np.searchsorted(row_U, block.catalogue.edges)
+        edges = np.searchsorted(row_U.numpy(), block.catalogue.edges)
         for bucket, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
             of_bucket_QX = block.weight_QX + scoring.gate.by_support[:, bucket]
             weighed = []
@@ -184,18 +185,20 @@ class PresentScorer:
             score_QU[:, start:stop].addmm_(torch.cat(weighed, dim=1), feature_UW[start:stop].T)
         return score_QU
 
-    def _dense_sides(self, asked: Asked) -> dict[str, Tensor]:
+    def _dense_sides(self, profile_QR: sparse.csr_matrix) -> dict[str, Tensor]:
         """The queries' side of texts and popularity."""
         scoring, sides = self.model.scoring, dict[str, Tensor]()
         assert scoring is not None
         if Expert.SEMANTICS in scoring.experts:
-            profile_QR = asked.profile(self.model.vocabulary.num_items + 1)
             sides |= {str(view): torch.from_numpy(profile_QR @ scoring.memory.text[view]) for view in View}
         if Expert.POPULARITY in scoring.experts:
-            sides |= {name: torch.ones(len(asked), 1) for name in COLUMNS[Expert.POPULARITY]}
+            sides |= {name: torch.ones(profile_QR.shape[0], 1) for name in COLUMNS[Expert.POPULARITY]}
         return sides
 
-    def _sparse_sides(self, asked: Asked, catalogue: Catalogue) -> dict[str, sparse.csr_matrix]:
+    def _sparse_sides(
+        self, asked: Asked, profile_QR: sparse.csr_matrix, catalogue: Catalogue
+    ) -> dict[str, sparse.csr_matrix]:
+        """The queries' side of titles and transitions."""
         scoring, present, sides = self.model.scoring, self.present, dict[str, sparse.csr_matrix]()
         assert scoring is not None
         assert present is not None
@@ -204,11 +207,11 @@ class PresentScorer:
             faded = 0.5 ** (age_s / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
             weight = asked.weight * faded / (faded * present.total_R[asked.item] + 1)
             weighed = replace(asked, weight=weight.astype(np.float32))
-            rate_QI = weighed.profile(len(present.total_R)) @ catalogue.following_RI
+            rate_QI = weighed.profile(profile_QR.shape[1]) @ catalogue.following_RI
             rate_QI.data = np.log1p(rate_QI.data / np.float32(SMALLEST))
             sides[_TRANSITIONS] = rate_QI
         if catalogue.title_IV is not None:
-            sides[_TITLE] = asked.profile(self.model.vocabulary.num_items + 1) @ scoring.memory.title
+            sides[_TITLE] = profile_QR @ scoring.memory.title
         return sides
 
     def lifts(self, block: Block, row_QK: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,7 +235,7 @@ class PresentScorer:
         if block.title_IQ is not None:
             at[_TITLE] = block.title_IQ.T.gather(1, row_QK)
         if _TRANSITIONS in block.sparse_sides:
-            above_QK = block.sparse_sides[_TRANSITIONS][np.arange(len(row_QK))[:, None], np.array(row_QK)]
+            above_QK = block.sparse_sides[_TRANSITIONS][np.arange(len(row_QK))[:, None], row_QK.numpy().copy()]
             at[_TRANSITIONS] = torch.from_numpy(above_QK.toarray())
         sides = {name: side_QF.numpy() for name, side_QF in block.sides.items()} | block.sparse_sides
         mean = {name: torch.from_numpy(side @ catalogue.mean[name]) for name, side in sides.items()}

@@ -30,6 +30,7 @@ _SPARE = 6
 """Items beyond the last rank that are looked at for ties."""
 _MARGIN = 1e-3
 """More than scores are rounded by."""
+_LOWEST = torch.finfo(torch.float32).min
 _GROUP = 16
 """Items whose best is looked at first: the best W items lie in the W groups of the best bests."""
 
@@ -124,10 +125,11 @@ class Lister:
         if not block.leading:
             return torch.arange(num_items), block.bound_QI
         width = min(top_k + _SPARE, num_items)
-        _, row_QW = _highest(block.bound_QI, width)
+        first_U = _highest(block.bound_QI, width)[1].unique()
         # So many items have at least this score; what has no higher bound comes after them.
-        least_Q1 = self.scorer.exact(block, row_QW.unique()).topk(width, dim=1).values[:, -1:]
-        row_U = (block.bound_QI >= least_Q1 - _MARGIN).any(dim=0).nonzero()[:, 0]
+        least_Q1 = self.scorer.exact(block, first_U).topk(width, dim=1).values[:, -1:].clamp(min=_LOWEST)
+        above_U = ((block.bound_QI - least_Q1).amax(dim=0) >= -_MARGIN).nonzero()[:, 0]
+        row_U = torch.cat([first_U, above_U]).unique()
         return row_U, self.scorer.exact(block, row_U)
 
     @cached_property
