@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,13 +27,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
+import pyarrow as pa
 import torch
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.fit_inputs import MAX_LENGTH, read_fit_inputs
 from benchmarks.rectools import run_rectools
 from benchmarks.training_speed import BATCH, BLOCKS, DIM, HEADS, NEGATIVES, SAME
+from semacdr.database import write_parquet
 from semacdr.dataset import Embeddings, Recommendations, Split, Training
 from semacdr.embeddings.embed import rewhiten
 from semacdr.embeddings.encoders import BUNDLED, LocalEncoder, locate
@@ -46,6 +48,7 @@ from semacdr.recommendations import Recommender, Run, recommend_all
 from semacdr.recommendations.lists import Lister
 from semacdr.recommendations.publish import rank_users
 from semacdr.recommendations.serving import Serving, open_serving
+from semacdr.sequences.histories import USERS_PER_GROUP
 from semacdr.store import Store
 from semacdr.store.lineage import made_from
 from semacdr.testing.toy import Toy, write_toy
@@ -164,6 +167,13 @@ def rectools_users_per_s(python: Path, events: Events) -> float:
     return float(run_rectools(python, RECTOOLS, events, sizes)["users_per_s"])
 
 
+def copies(few: pl.DataFrame, count: int) -> Iterator[pa.Table]:
+    """Some users' histories under ever new names."""
+    for start in range(0, count, few.height):
+        ids = pl.Series("user_id", [f"u{number:09}" for number in range(start, start + few.height)])
+        yield few.with_columns(ids).head(count - start).to_arrow()
+
+
 def memory(users: int) -> None:
     """The most memory of the batch stage with 10,000 users and with many more, each in a process of its own."""
     peaks = {}
@@ -174,13 +184,10 @@ def memory(users: int) -> None:
         overrides = {"dim": 16, "num_blocks": 1, "max_epochs": 1}
         train(Training(overrides=overrides), Split(), made, folder / "checkpoint", TrainingRun(1), Progress())
         few = pl.read_parquet(made["sequences"] / "sequences.parquet")
+        schema = few.to_arrow().schema
         for count in (10_000, users):
-            file = folder / f"{count}" / "sequences.parquet"
-            file.parent.mkdir()
-            with pq.ParquetWriter(file, few.to_arrow().schema) as writer:
-                for start in range(0, count, few.height):
-                    ids = pl.Series("user_id", [f"u{number:09}" for number in range(start, start + few.height)])
-                    writer.write_table(few.with_columns(ids).head(count - start).to_arrow())
+            (folder / f"{count}").mkdir()
+            write_parquet(folder / f"{count}" / "sequences.parquet", schema, copies(few, count), USERS_PER_GROUP)
             command = [sys.executable, "-m", "benchmarks.retrieval", "--batch", str(folder), str(count)]
             answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             peaks[count] = json.loads(answer.splitlines()[-1])
