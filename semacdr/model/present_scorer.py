@@ -46,6 +46,8 @@ _LEADING = 48
 leave 4,000 to 800 of 14,000 items."""
 _SAMPLE = 20_000
 """Items that the directions are chosen by."""
+_ITEMS = 4_096
+"""Whose texts are copied at a time."""
 _ROUNDING = 1e-3
 """More than the root of what the difference of two squares is wrong by."""
 
@@ -138,7 +140,6 @@ class PresentScorer:
         if catalogue.title_IV is not None:
             title_IQ = torch.from_numpy(catalogue.title_IV @ sparse_sides[_TITLE].T.toarray(order="C"))
         weight_QX = gate.weights(facts_QF[index_Q])
-        place = {name: column for column, name in enumerate(self.columns)}
         leading = {view: _split(sides[view], basis_EF) for view, basis_EF in self._leading.items()}
         bound_QI = torch.empty(len(chosen), len(catalogue.item_I))
         for bucket, (start, stop) in enumerate(zip(catalogue.edges, catalogue.edges[1:], strict=False)):
@@ -146,21 +147,20 @@ class PresentScorer:
                 continue
             of_bucket_QX = weight_QX + gate.by_support[:, bucket]
             base = gate.bias[bucket] + (gate.cold_boost_SN[UP_TO_DATE, domain] if bucket == 0 else 0)
+            weight_Q1 = dict(zip(self.columns, of_bucket_QX.split(1, dim=1), strict=True))
             base_Q1 = base.expand(len(chosen), 1)
             if _TRANSITIONS in sparse_sides:
-                base_Q1 = base_Q1 + of_bucket_QX[:, [place[_TRANSITIONS]]] * np.log(SMALLEST)
+                base_Q1 = base_Q1 + weight_Q1[_TRANSITIONS] * np.log(SMALLEST)
             weighed = [
-                _weighed(leading[name], of_bucket_QX[:, [place[name]]])
-                if name in leading
-                else side_QF * of_bucket_QX[:, [place[name]]]
+                _weighed(leading[name], weight_Q1[name]) if name in leading else side_QF * weight_Q1[name]
                 for name, side_QF in sides.items()
             ]
             of_bucket_QI = bound_QI[:, start:stop]
             torch.addmm(base_Q1, torch.cat(weighed, dim=1), catalogue.dense_WI[:, start:stop], out=of_bucket_QI)
             if title_IQ is not None:
-                of_bucket_QI.addcmul_(title_IQ[start:stop].T, of_bucket_QX[:, [place[_TITLE]]])
+                of_bucket_QI.addcmul_(title_IQ[start:stop].T, weight_Q1[_TITLE])
         if _TRANSITIONS in sparse_sides:
-            column, above = place[_TRANSITIONS], sparse_sides[_TRANSITIONS].tocoo()
+            column, above = self.columns.index(_TRANSITIONS), sparse_sides[_TRANSITIONS].tocoo()
             row, item = (torch.from_numpy(index.astype(np.int64)) for index in (above.row, above.col))
             weight = weight_QX[row, column] + gate.by_support[column][catalogue.bucket_I[item]]
             bound_QI.view(-1).index_add_(0, row * bound_QI.shape[1] + item, weight * torch.from_numpy(above.data))
@@ -171,18 +171,20 @@ class PresentScorer:
         score_QU, scoring = block.bound_QI.index_select(1, row_U), self.model.scoring
         if scoring is None or not block.leading:
             return score_QU
-        place = {name: column for column, name in enumerate(self.columns)}
-        item_U = torch.from_numpy(block.catalogue.item_I)[row_U]
         tables = [table_RF for view in block.leading for table_RF in (self._features[view], self._split_features[view])]
-        feature_UW = torch.cat([table_RF.index_select(0, item_U) for table_RF in tables], dim=1)
-        edges = np.searchsorted(row_U.numpy(), block.catalogue.edges)
+        edges = np.searchsorted(row_U.numpy(), block.catalogue.edges).tolist()
         for bucket, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
-            of_bucket_QX = block.weight_QX + scoring.gate.by_support[:, bucket]
             weighed = []
             for view, split_QF in block.leading.items():
-                weight_Q1 = of_bucket_QX[:, [place[view]]]
+                column = self.columns.index(view)
+                weight_Q1 = block.weight_QX[:, [column]] + scoring.gate.by_support[column, bucket]
                 weighed += [weight_Q1 * block.sides[view], -_weighed(split_QF, weight_Q1)]
-            score_QU[:, start:stop].addmm_(torch.cat(weighed, dim=1), feature_UW[start:stop].T)
+            side_QW = torch.cat(weighed, dim=1)
+            for first in range(start, stop, _ITEMS):
+                some = slice(first, min(first + _ITEMS, stop))
+                item_U = torch.from_numpy(block.catalogue.item_I)[row_U[some]]
+                feature_UW = torch.cat([table_RF.index_select(0, item_U) for table_RF in tables], dim=1)
+                score_QU[:, some].addmm_(side_QW, feature_UW.T)
         return score_QU
 
     def _dense_sides(self, profile_QR: sparse.csr_matrix) -> dict[str, Tensor]:
