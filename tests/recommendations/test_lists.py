@@ -10,6 +10,7 @@ import torch
 from semacdr.dataset import Recommendations
 from semacdr.model import present_scorer
 from semacdr.model.histories import Events, Queries, queries_at, read_events
+from semacdr.recommendations import lists
 from semacdr.recommendations.lists import Lister, Ranked, best
 from semacdr.recommendations.serving import open_serving
 
@@ -46,7 +47,10 @@ def test_lists_do_not_depend_on_how_tight_the_bounds_are(
     artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch, among: int | None
 ):
     """With every direction of a text in the bound, and with two of them; also where there are few items to choose from."""
-    lists, candidates = [], []
+    # One user a block, whose first items by bound are no more than the list: the others have to be found.
+    monkeypatch.setattr(lists, "_BLOCK_SCORES", 1)
+    monkeypatch.setattr(lists, "_SPARE", 1)
+    ranked, candidates = [], []
     for leading in (10_000, 2):
         monkeypatch.setattr(present_scorer, "_LEADING", leading)
         lister = open_serving(Recommendations(), artifacts).lister
@@ -61,9 +65,9 @@ def test_lists_do_not_depend_on_how_tight_the_bounds_are(
             block = lister.scorer.block(vector_QD, facts, events, queries, chosen, 1)
             row_U = torch.arange(block.bound_QI.shape[1])
             assert (block.bound_QI >= lister.scorer.exact(block, row_U) - 1e-4).all()
-            lists.append(Ranked.joined(lister.rank(events, queries, vector_QD, 10)))
+            ranked.append(Ranked.joined(lister.rank(events, queries, vector_QD, 3)))
             alone = lister.scorer.block(vector_QD, facts, events, queries, chosen[:1], 1)
             candidates.append(len(lister._candidates(alone, 1)[0]))
-    assert torch.equal(lists[0].item_QK, lists[1].item_QK)
-    torch.testing.assert_close(lists[0].score_QK, lists[1].score_QK, atol=2e-4, rtol=0)
+    assert torch.equal(ranked[0].item_QK, ranked[1].item_QK)
+    torch.testing.assert_close(ranked[0].score_QK, ranked[1].score_QK, atol=2e-4, rtol=0)
     assert candidates[0] <= candidates[1] < len(row_U)
