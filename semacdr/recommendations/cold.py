@@ -28,9 +28,7 @@ def cold_shares(domains: tuple[str, ...], items: Path, sequences: Path, recommen
     first = _first_times(sequences)
     shown = _slices(recommendations, "recommendations", [*_ITEM, "rank"], _ROWS)
     top = (frame.filter(pl.col("rank") <= _TOP) for frame in shown)
-    targets = (
-        frame.filter(pl.col("is_target") & (pl.col("parts") == Part.VALIDATION)) for frame in _events(sequences)
-    )
+    targets = (frame.filter(pl.col("is_target") & (pl.col("parts") == Part.VALIDATION)) for frame in _events(sequences))
     never, then_first = pl.col("first_s").is_null(), pl.col("timestamps_s") == pl.col("first_s")
     found: dict[str, Any] = {domain: {} for domain in (*domains, "all")}
     for name, frames, is_cold in (

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.histories import Events, IntArray, Queries
-from semacdr.model.present_scorer import Block, PresentScorer
+from semacdr.model.present_scorer import Block, PresentScorer, rows_at
 from semacdr.model.ranking import chunks
 from semacdr.recommendations.rules import BoolArray, seen_items
 
@@ -136,11 +136,6 @@ class Lister:
     def _unit_RD(self) -> Tensor:  # noqa: N802 (the shape)
         return torch.nn.functional.normalize(self.model.items.vector_RD, dim=1)
 
-    def _units(self, item_QL: Tensor) -> Tensor:
-        """The vectors of some items, of length 1: [Q, L, D]."""
-        # A third of the time of an index.
-        return self._unit_RD.index_select(0, item_QL.flatten()).unflatten(0, item_QL.shape)
-
     def _nearest(self, events: Events, queries: Queries, chosen: IntArray, item_QK: Tensor) -> tuple[Tensor, Tensor]:
         num_domains = len(self.model.vocabulary.domains)
         stop_Q = queries.stop[chosen]
@@ -153,8 +148,8 @@ class Lister:
         index_QL = first_Q[:, None] + np.arange(length)
         is_event_QL = index_QL < stop_Q[:, None]
         index_QL = np.where(is_event_QL, index_QL, 0)
-        past_QDL = self._units(torch.from_numpy(events.item[index_QL])).transpose(1, 2)
-        cosine_QKL = self._units(item_QK) @ past_QDL
+        past_QLD = rows_at(self._unit_RD, torch.from_numpy(events.item[index_QL]))
+        cosine_QKL = rows_at(self._unit_RD, item_QK) @ past_QLD.transpose(1, 2)
         domain_QL = torch.from_numpy(np.where(is_event_QL, events.domain[index_QL], -1))
         for domain in range(num_domains):
             of_domain_QL = domain_QL == domain

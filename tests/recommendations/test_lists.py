@@ -46,7 +46,7 @@ def asked(artifacts: dict[str, Path], lister: Lister) -> tuple[Events, Queries]:
 def test_lists_do_not_depend_on_how_tight_the_bounds_are(
     artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch, among: int | None
 ):
-    """With every direction of a text in the bound, and with two of them; also where there are few items to choose from."""
+    """With every direction of a text in the bound, and with two; also where there are few items to choose from."""
     # One user a block, whose first items by bound are no more than the list: the others have to be found.
     monkeypatch.setattr(lists, "_BLOCK_SCORES", 1)
     monkeypatch.setattr(lists, "_SPARE", 1)
