@@ -232,8 +232,7 @@ class Asked:
 
     def profile(self, num_items: int) -> sparse.csr_matrix:
         """Return the queries as weighted sums of items."""
-        start = np.searchsorted(self.row, np.arange(len(self) + 1))
-        return sparse.csr_matrix((self.weight, self.item, start), shape=(len(self), num_items))
+        return sparse.csr_matrix((self.weight, (self.row, self.item)), shape=(len(self), num_items))
 
 
 def expert_scores(
