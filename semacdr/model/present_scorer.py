@@ -46,9 +46,8 @@ _LEADING = 48
 """Directions of a text that enter the bound whole; 24 to 128 took about the same time (docs/log.md)."""
 _SAMPLE = 20_000
 """Items that the directions are chosen by."""
-_TILE = 1_024
-_ITEMS = 4_096
-"""Whose texts are copied at a time."""
+_TILE, _ITEMS = 1_024, 4_096
+"""Items whose title scores are turned at a time, and whose texts are copied."""
 _ROUNDING = 1e-3
 """More than the root of what the difference of two squares is wrong by."""
 
@@ -83,7 +82,7 @@ class Block:
     """Of each dense column, the queries' side: [Q, F]."""
     leading: Mapping[str, Tensor]
     """Of each text's side, what lies in the leading directions, and the length of the rest: [Q, F]."""
-    sparse_sides: dict[str, sparse.csr_matrix]
+    sparse_sides: Mapping[str, sparse.csr_matrix]
     """Of titles, the words of what was taken last: [Q, V]; of transitions, the scores above the floor: [Q, I]."""
     title_IQ: Tensor | None
     weight_QX: Tensor
@@ -243,7 +242,7 @@ class PresentScorer:
         if _TRANSITIONS in block.sparse_sides:
             above_QK = block.sparse_sides[_TRANSITIONS][np.arange(len(row_QK))[:, None], row_QK.numpy().copy()]
             at[_TRANSITIONS] = torch.from_numpy(above_QK.toarray())
-        sides = {name: side_QF.numpy() for name, side_QF in block.sides.items()} | block.sparse_sides
+        sides = {**{name: side_QF.numpy() for name, side_QF in block.sides.items()}, **block.sparse_sides}
         mean = {name: torch.from_numpy(side @ catalogue.mean[name]) for name, side in sides.items()}
         lift_XQK = torch.stack(
             [
