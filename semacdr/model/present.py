@@ -94,11 +94,21 @@ def read_present(sequences: Path, vocabulary: Vocabulary) -> Present:
         DataError: it has no rows, or an item that the vocabulary does not hold.
     """
     files = table_files(sequences, "sequences")
+    return Present.of(_parts(files, vocabulary), last_event_s(sequences), vocabulary.bounds)
+
+
+def last_event_s(sequences: Path) -> int:
+    """Return the time of the last event of a ``sequences`` artifact.
+
+    Raises:
+        DataError: it has no rows.
+    """
+    files = table_files(sequences, "sequences")
     times = pl.scan_parquet(files, hive_partitioning=False).select(pl.col("timestamps_s").list.max().max())
-    last_s = times.collect().item() if files else None
+    last_s = times.collect(engine="streaming").item() if files else None
     if last_s is None:
         raise DataError("sequences: no user has a sequence", found=sequences, do="check ingest")
-    return Present.of(_parts(files, vocabulary), int(last_s), vocabulary.bounds)
+    return int(last_s)
 
 
 def _parts(files: list[Path], vocabulary: Vocabulary) -> Iterator[Events]:

@@ -4,16 +4,22 @@ The final score is linear in its columns, with weights that depend on the query 
 items stand in the order of their buckets, and for each bucket one product of matrices adds up the trained score, the
 texts and popularity: the weights are multiplied into the queries' side. Titles and transitions, sparse both, are added.
 ``FinalScorer`` gives the same numbers for any time, and keeps every column.
+
+Texts are wide, and few items come into question. So each text is split into the directions in which texts differ most
+and the rest; of the rest only a bound enters at first, the product of the two lengths. Whoever ranks asks for the exact
+scores of those items whose bound is high enough.
 """
 
 # Shapes: Q queries of a block, I items of one domain in the order of their buckets, X columns (the trained score
-# first), B buckets, K ranks, M recent events of all queries, W width of all dense features of an item side by side,
+# first), B buckets, K ranks, U some of the items, F width of a column's features, W width of all of them side by side,
 # E width of a text, V words of titles, R items and the padding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,11 +35,21 @@ from semacdr.model.experts import (
     column_names,
 )
 from semacdr.model.gate import NUM_BUCKETS, UP_TO_DATE, query_facts, support_bucket
-from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, Queries, ragged
+from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, Queries
 from semacdr.model.popularity import SMALLEST, FloatArray
 from semacdr.model.present import Present
 from semacdr.model.scorer import TRAINED
 from semacdr.tables import View
+
+_TITLE, _TRANSITIONS = "title", "transitions"
+_LEADING = 48
+"""Directions of a text that enter the bound whole; 24 to 128 took about the same time (docs/log.md)."""
+_SAMPLE = 20_000
+"""Items that the directions are chosen by."""
+_TILE, _ITEMS = 1_024, 4_096
+"""Items whose title scores are turned at a time, and whose texts are copied."""
+_ROUNDING = 1e-3
+"""More than the root of what the difference of two squares is wrong by."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +63,12 @@ class Catalogue:
     bucket_I: Tensor
     edges: list[int]
     """Rows of bucket ``b``: ``edges[b]:edges[b + 1]``."""
-    dense_IW: Tensor
-    """Features whose products with the queries' are scores: the item's vector, its texts, its popularities."""
-    mean_BW: Tensor
-    """The mean item of each bucket."""
+    dense_WI: Tensor
+    """What the queries' sides, one under the other, are multiplied with."""
     title_IV: sparse.csr_matrix | None
     following_RI: sparse.csr_matrix | None
+    mean: Mapping[str, FloatArray]
+    """Of each column, the features of the mean item of each bucket: [F, B], [V, B] or [I, B]."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +76,15 @@ class Block:
     """The scores of some queries, and what they are made of."""
 
     catalogue: Catalogue
-    final_IQ: Tensor
-    parts: dict[str, Tensor]
-    """Of each dense column, the queries' side: [Q, its width]."""
-    sparse_columns: dict[str, Tensor]
-    """The scores of titles and transitions: [I, Q]."""
+    bound_QI: Tensor
+    """No score is higher; without texts, the scores themselves."""
+    sides: Mapping[str, Tensor]
+    """Of each dense column, the queries' side: [Q, F]."""
+    leading: Mapping[str, Tensor]
+    """Of each text's side, what lies in the leading directions, and the length of the rest: [Q, F]."""
+    sparse_sides: Mapping[str, sparse.csr_matrix]
+    """Of titles, the words of what was taken last: [Q, V]; of transitions, the scores above the floor: [Q, I]."""
+    title_IQ: Tensor | None
     weight_QX: Tensor
     """The part of each column's weight that depends on the query."""
 
@@ -110,58 +130,94 @@ class PresentScorer:
         vector_QD = vector_QD[index_Q]
         scoring, present = self.model.scoring, self.present
         if scoring is None or present is None:
-            final_IQ = catalogue.dense_IW @ vector_QD.T
-            return Block(catalogue, final_IQ, {TRAINED: vector_QD}, {}, torch.ones(len(chosen), 1))
+            score_QI = vector_QD @ catalogue.dense_WI
+            return Block(catalogue, score_QI, {}, {}, {}, None, torch.ones(len(chosen), 1))
         asked, gate = Asked.of(events, queries, chosen), scoring.gate
-        parts = {TRAINED: vector_QD} | self._dense_parts(asked)
-        sparse_columns = self._sparse_columns(asked, catalogue)
+        profile_QR = asked.profile(self.model.vocabulary.num_items + 1)
+        sides = {TRAINED: vector_QD} | self._dense_sides(profile_QR)
+        sparse_sides = self._sparse_sides(asked, profile_QR, catalogue)
+        title_IQ = None
+        if catalogue.title_IV is not None:
+            title_IQ = _product(catalogue.title_IV, sparse_sides[_TITLE].T.toarray(order="C"))
         weight_QX = gate.weights(facts_QF[index_Q])
-        place = {name: column for column, name in enumerate(self.columns)}
-        widths = [part.shape[1] for part in parts.values()]
-        of_feature_W = torch.from_numpy(np.repeat([place[name] for name in parts], widths))
-        side_QW = torch.cat(list(parts.values()), dim=1)
-        final_IQ = torch.empty(len(catalogue.item_I), len(chosen))
-        for bucket, (start, stop) in enumerate(zip(catalogue.edges, catalogue.edges[1:], strict=False)):
+        leading = {view: _split(sides[view], basis_EF) for view, basis_EF in self._leading.items()}
+        bound_QI = torch.empty(len(chosen), len(catalogue.item_I))
+        for bucket, (start, stop) in enumerate(pairwise(catalogue.edges)):
             if start == stop:
                 continue
             of_bucket_QX = weight_QX + gate.by_support[:, bucket]
-            weighed_QW = side_QW * of_bucket_QX.index_select(1, of_feature_W)
-            bias_1 = gate.bias[bucket].expand(1) + (gate.cold_boost_SN[UP_TO_DATE, domain] if bucket == 0 else 0)
-            torch.addmm(bias_1, catalogue.dense_IW[start:stop], weighed_QW.T, out=final_IQ[start:stop])
-            for name, score_IQ in sparse_columns.items():
-                final_IQ[start:stop].addcmul_(score_IQ[start:stop], of_bucket_QX[:, place[name]].contiguous())
-        return Block(catalogue, final_IQ, parts, sparse_columns, weight_QX)
+            base = gate.bias[bucket] + (gate.cold_boost_SN[UP_TO_DATE, domain] if bucket == 0 else 0)
+            weight_Q1 = dict(zip(self.columns, of_bucket_QX.split(1, dim=1), strict=True))
+            base_Q1 = base.expand(len(chosen), 1)
+            if _TRANSITIONS in sparse_sides:
+                base_Q1 = base_Q1 + weight_Q1[_TRANSITIONS] * np.log(SMALLEST)
+            weighed = [
+                _weighed(leading[name], weight_Q1[name]) if name in leading else side_QF * weight_Q1[name]
+                for name, side_QF in sides.items()
+            ]
+            of_bucket_QI = bound_QI[:, start:stop]
+            torch.addmm(base_Q1, torch.cat(weighed, dim=1), catalogue.dense_WI[:, start:stop], out=of_bucket_QI)
+            if title_IQ is not None:
+                # A tile at a time, which stays near the core: else turning it would cost as much again.
+                tiles = zip(of_bucket_QI.split(_TILE, dim=1), title_IQ[start:stop].split(_TILE), strict=True)
+                for score_QI, tile_IQ in tiles:
+                    score_QI.addcmul_(tile_IQ.T.contiguous(), weight_Q1[_TITLE])
+        if _TRANSITIONS in sparse_sides:
+            column, above = self.columns.index(_TRANSITIONS), sparse_sides[_TRANSITIONS].tocoo()
+            row, item = (torch.from_numpy(index.astype(np.int64)) for index in (above.row, above.col))
+            weight = weight_QX[row, column] + gate.by_support[column][catalogue.bucket_I[item]]
+            bound_QI.view(-1).index_add_(0, row * bound_QI.shape[1] + item, weight * torch.from_numpy(above.data))
+        return Block(catalogue, bound_QI, sides, leading, sparse_sides, title_IQ, weight_QX)
 
-    def _dense_parts(self, asked: Asked) -> dict[str, Tensor]:
+    def exact(self, block: Block, row_U: Tensor) -> Tensor:
+        """Return the scores of some items, given as ascending rows of the catalogue: [Q, U]."""
+        score_QU, scoring = block.bound_QI.index_select(1, row_U), self.model.scoring
+        if scoring is None or not block.leading:
+            return score_QU
+        tables = [table_RF for view in block.leading for table_RF in (self._features[view], self._split_features[view])]
+        edges = np.searchsorted(row_U.numpy(), block.catalogue.edges).tolist()
+        for bucket, (start, stop) in enumerate(pairwise(edges)):
+            weighed = []
+            for view, split_QF in block.leading.items():
+                column = self.columns.index(view)
+                weight_Q1 = block.weight_QX[:, [column]] + scoring.gate.by_support[column, bucket]
+                weighed += [weight_Q1 * block.sides[view], -_weighed(split_QF, weight_Q1)]
+            side_QW = torch.cat(weighed, dim=1)
+            for first in range(start, stop, _ITEMS):
+                some = slice(first, min(first + _ITEMS, stop))
+                item_U = torch.from_numpy(block.catalogue.item_I)[row_U[some]]
+                feature_UW = torch.cat([table_RF.index_select(0, item_U) for table_RF in tables], dim=1)
+                score_QU[:, some].addmm_(side_QW, feature_UW.T)
+        return score_QU
+
+    def _dense_sides(self, profile_QR: sparse.csr_matrix) -> dict[str, Tensor]:
         """The queries' side of texts and popularity."""
-        scoring, parts = self.model.scoring, dict[str, Tensor]()
+        scoring, sides = self.model.scoring, dict[str, Tensor]()
         assert scoring is not None
         if Expert.SEMANTICS in scoring.experts:
-            row_M, weight_M1 = torch.from_numpy(asked.row), torch.from_numpy(asked.weight)[:, None]
-            for view in View:
-                text_ME = torch.from_numpy(scoring.memory.text[view][asked.item])
-                parts[str(view)] = text_ME.new_zeros(len(asked), text_ME.shape[1]).index_add_(
-                    0, row_M, weight_M1 * text_ME
-                )
+            sides |= {str(view): _product(profile_QR, scoring.memory.text[view]) for view in View}
         if Expert.POPULARITY in scoring.experts:
-            parts |= {name: torch.ones(len(asked), 1) for name in COLUMNS[Expert.POPULARITY]}
-        return parts
+            sides |= {name: torch.ones(profile_QR.shape[0], 1) for name in COLUMNS[Expert.POPULARITY]}
+        return sides
 
-    def _sparse_columns(self, asked: Asked, catalogue: Catalogue) -> dict[str, Tensor]:
-        """The scores of titles and of transitions."""
-        scoring, present, columns = self.model.scoring, self.present, dict[str, Tensor]()
+    def _sparse_sides(
+        self, asked: Asked, profile_QR: sparse.csr_matrix, catalogue: Catalogue
+    ) -> dict[str, sparse.csr_matrix]:
+        """The queries' side of titles and transitions."""
+        scoring, present, sides = self.model.scoring, self.present, dict[str, sparse.csr_matrix]()
         assert scoring is not None
         assert present is not None
         if catalogue.following_RI is not None:
             age_s = asked.time_s[asked.row] - present.last_s
             faded = 0.5 ** (age_s / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
             weight = asked.weight * faded / (faded * present.total_R[asked.item] + 1)
-            rate_IQ = _summed(catalogue.following_RI, asked, weight.astype(np.float32))
-            columns["transitions"] = (rate_IQ + SMALLEST).log_()
+            weighed = replace(asked, weight=weight.astype(np.float32))
+            rate_QI = weighed.profile(profile_QR.shape[1]) @ catalogue.following_RI
+            rate_QI.data = np.log1p(rate_QI.data / np.float32(SMALLEST))
+            sides[_TRANSITIONS] = rate_QI
         if catalogue.title_IV is not None:
-            word_VQ = _summed(scoring.memory.title, asked, asked.weight)
-            columns["title"] = torch.from_numpy(catalogue.title_IV @ word_VQ.numpy())
-        return columns
+            sides[_TITLE] = profile_QR @ scoring.memory.title
+        return sides
 
     def lifts(self, block: Block, row_QK: Tensor) -> tuple[Tensor, Tensor]:
         """Return the trained scores of some items, and the column that lifts each most.
@@ -173,21 +229,21 @@ class PresentScorer:
             block: their scores.
             row_QK: which items, as rows of the catalogue.
         """
-        catalogue = block.catalogue
-        at, mean = _dense_columns(block, row_QK)
-        for name, score_IQ in block.sparse_columns.items():
-            at[name] = score_IQ.T.gather(1, row_QK)
-            mean[name] = torch.stack(
-                [
-                    score_IQ[start:stop].sum(dim=0) / max(1, stop - start)
-                    for start, stop in zip(catalogue.edges, catalogue.edges[1:], strict=False)
-                ],
-                dim=1,
-            )
-        scoring = self.model.scoring
+        scoring, catalogue = self.model.scoring, block.catalogue
         if scoring is None:
-            return at[TRAINED], torch.zeros_like(row_QK)
-        bucket_QK = catalogue.bucket_I[row_QK]
+            return block.bound_QI.gather(1, row_QK), torch.zeros_like(row_QK)
+        item_QK, bucket_QK = torch.from_numpy(catalogue.item_I)[row_QK], catalogue.bucket_I[row_QK]
+        at = {
+            name: (rows_at(self._features[name], item_QK) @ side_QF[:, :, None])[:, :, 0]
+            for name, side_QF in block.sides.items()
+        }
+        if block.title_IQ is not None:
+            at[_TITLE] = block.title_IQ.T.gather(1, row_QK)
+        if _TRANSITIONS in block.sparse_sides:
+            above_QK = block.sparse_sides[_TRANSITIONS][np.arange(len(row_QK))[:, None], row_QK.numpy().copy()]
+            at[_TRANSITIONS] = torch.from_numpy(above_QK.toarray())
+        sides = {**{name: side_QF.numpy() for name, side_QF in block.sides.items()}, **block.sparse_sides}
+        mean = {name: torch.from_numpy(side @ catalogue.mean[name]) for name, side in sides.items()}
         lift_XQK = torch.stack(
             [
                 (block.weight_QX[:, [column]] + scoring.gate.by_support[column][bucket_QK])
@@ -196,6 +252,28 @@ class PresentScorer:
             ]
         )
         return at[TRAINED], lift_XQK.argmax(dim=0)
+
+    @cached_property
+    def _features(self) -> dict[str, Tensor]:
+        """Of each dense column, what its products are made with: [R, F]."""
+        scoring, features = self.model.scoring, {TRAINED: self.model.items.vector_RD}
+        if scoring is not None and self.present is not None:
+            if Expert.SEMANTICS in scoring.experts:
+                features |= {str(view): torch.from_numpy(scoring.memory.text[view]) for view in View}
+            if Expert.POPULARITY in scoring.experts:
+                popularity_HR1 = torch.from_numpy(self.present.popularity_HR)[:, :, None]
+                features |= dict(zip(COLUMNS[Expert.POPULARITY], popularity_HR1, strict=True))
+        return features
+
+    @cached_property
+    def _leading(self) -> dict[str, Tensor]:
+        """The directions in which each text's vectors differ most: [E, F]."""
+        texts = {name: table_RE for name, table_RE in self._features.items() if name in list(View)}
+        return {view: _main_directions(text_RE) for view, text_RE in texts.items()}
+
+    @cached_property
+    def _split_features(self) -> dict[str, Tensor]:
+        return {view: _split(self._features[view], basis_EF) for view, basis_EF in self._leading.items()}
 
     @cached_property
     def _catalogues(self) -> tuple[Catalogue, ...]:
@@ -208,48 +286,57 @@ class PresentScorer:
         item_I, bucket_I = start + order, torch.from_numpy(bucket[order])
         place_R = np.zeros(self.model.vocabulary.num_items + 1, np.int64)
         place_R[item_I] = np.arange(len(item_I))
-        dense, title_IV, following_RI = [self.model.items.vector_RD[torch.from_numpy(item_I)]], None, None
-        if scoring is not None and present is not None:
-            if Expert.SEMANTICS in scoring.experts:
-                dense += [torch.from_numpy(scoring.memory.text[view][item_I]) for view in View]
-            if Expert.POPULARITY in scoring.experts:
-                dense.append(torch.from_numpy(present.popularity_HR[:, item_I].T))
-            title_IV = scoring.memory.title[item_I] if Expert.TITLE in scoring.experts else None
-            following_RI = present.following[:, item_I] if Expert.TRANSITIONS in scoring.experts else None
-        dense_IW = torch.cat(dense, dim=1).contiguous()
         mean_IB = torch.nn.functional.one_hot(bucket_I, NUM_BUCKETS).float()
         mean_IB /= mean_IB.sum(dim=0).clamp(min=1)
+        title_IV, following_RI = None, None
+        mean = {name: table_RF[start:stop][order].T @ mean_IB for name, table_RF in self._features.items()}
+        tables = (self._features | self._split_features).values()
+        if scoring is not None and present is not None:
+            if Expert.TITLE in scoring.experts:
+                title_IV = scoring.memory.title[item_I]
+                mean[_TITLE] = torch.from_numpy(title_IV.T @ mean_IB.numpy())
+            if Expert.TRANSITIONS in scoring.experts:
+                following_RI = present.following[:, item_I]
+                mean[_TRANSITIONS] = mean_IB
         return Catalogue(
             item_I=item_I,
             place_R=place_R,
             bucket_I=bucket_I,
             edges=np.searchsorted(bucket_I.numpy(), np.arange(NUM_BUCKETS + 1)).tolist(),
-            dense_IW=dense_IW,
-            mean_BW=mean_IB.T @ dense_IW,
+            dense_WI=torch.cat([table_RF[start:stop][order].T for table_RF in tables]),
             title_IV=title_IV,
             following_RI=following_RI,
+            mean={name: features_FB.numpy() for name, features_FB in mean.items()},
         )
 
 
-def _dense_columns(block: Block, row_QK: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Of each dense column, the scores of some items [Q, K] and of the mean item of each bucket [Q, B]."""
-    widths = [part.shape[1] for part in block.parts.values()]
-    side_Q1W = torch.cat(list(block.parts.values()), dim=1)[:, None]
-    at, mean = (
-        {
-            name: product.sum(dim=2)
-            for name, product in zip(block.parts, (table * side_Q1W).split(widths, 2), strict=True)
-        }
-        for table in (block.catalogue.dense_IW[row_QK], block.catalogue.mean_BW[None])
+def _product(left: sparse.csr_matrix, right: FloatArray) -> Tensor:
+    """SciPy's product of a sparse and a dense matrix, in 0.4 of its time."""
+    index, start, value = map(torch.from_numpy, (left.indices, left.indptr, left.data))
+    return torch.nn.functional.embedding_bag(
+        index, torch.from_numpy(right), start, mode="sum", per_sample_weights=value, include_last_offset=True
     )
-    return at, mean
 
 
-def _summed(table_RC: sparse.csr_matrix, asked: Asked, weight_M: FloatArray) -> Tensor:
-    """Return the weighted sum of each query's rows of a table: [columns, queries]."""
-    start_R = table_RC.indptr.astype(np.int64)
-    event, entry = ragged(start_R[asked.item], start_R[asked.item + 1])
-    total_CQ = np.zeros((table_RC.shape[1], len(asked)), np.float32)
-    place = table_RC.indices[entry].astype(np.int64) * len(asked) + asked.row[event]
-    np.add.at(total_CQ.reshape(-1), place, weight_M[event] * table_RC.data[entry])
-    return torch.from_numpy(total_CQ)
+def rows_at(table_RF: Tensor, row_QK: Tensor) -> Tensor:
+    """Return rows of a table, in a third of the time of an index: [Q, K, F]."""
+    row_QKF: Tensor = table_RF.index_select(0, row_QK.flatten()).unflatten(0, row_QK.shape)
+    return row_QKF
+
+
+def _main_directions(text_RE: Tensor) -> Tensor:
+    some_RE = text_RE[:: 1 + len(text_RE) // _SAMPLE]
+    basis_EF: Tensor = torch.linalg.eigh(some_RE.T @ some_RE).eigenvectors[:, -_LEADING:]
+    return basis_EF
+
+
+def _split(text_NE: Tensor, basis_EF: Tensor) -> Tensor:
+    """Return what of some texts lies in some directions, and the length of the rest, or a little more."""
+    inside_NF = text_NE @ basis_EF
+    rest_N = text_NE.norm(dim=1).square() - inside_NF.norm(dim=1).square()
+    return torch.cat([inside_NF, rest_N.clamp(min=0).sqrt()[:, None] + _ROUNDING], dim=1)
+
+
+def _weighed(split_QF: Tensor, weight_Q1: Tensor) -> Tensor:
+    """Return split sides of texts times a weight; a bound has no sign."""
+    return torch.cat([split_QF[:, :-1] * weight_Q1, split_QF[:, -1:] * weight_Q1.abs()], dim=1)

@@ -22,10 +22,10 @@ from threadpoolctl import threadpool_limits
 
 from semacdr import tables
 from semacdr.dataset import Recommendations
-from semacdr.errors import DataError
 from semacdr.manifest import Facts
 from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.histories import Events, events_of, queries_at
+from semacdr.model.present import last_event_s
 from semacdr.progress import Progress
 from semacdr.recommendations.cold import cold_shares
 from semacdr.recommendations.last import Last
@@ -95,9 +95,7 @@ def recommend_all(
     _write_item_vectors(model, outputs["item_vectors"])
     files = table_files(inputs["sequences"], "sequences")
     num_users = sum(pq.read_metadata(file).num_rows for file in files)
-    if not num_users:
-        raise DataError("sequences: no user has a sequence", found=inputs["sequences"], do="check ingest")
-    now_s = int(pl.scan_parquet(files).select(pl.col("timestamps_s").list.max().max()).collect().item()) + 1
+    now_s = last_event_s(inputs["sequences"]) + 1
     last = run.last if config.users == "new_events" else None
     for table in TABLES:
         (run.shards / table).mkdir(parents=True, exist_ok=True)
@@ -236,6 +234,8 @@ def rank_users(lister: Lister, sequences: pl.DataFrame, now_s: int, top_k: int) 
 
 
 def _users_as_of(recommendations: Path, now_s: int) -> int:
-    files = table_files(recommendations, "recommendations")
-    made_now = pl.scan_parquet(files).filter(pl.col("as_of_s") == now_s)
-    return int(made_now.select(pl.col("user_id").n_unique()).collect(engine="streaming").item())
+    # No user is in two shards.
+    return sum(
+        pl.scan_parquet(file).filter(pl.col("as_of_s") == now_s).select(pl.col("user_id").n_unique()).collect().item()
+        for file in table_files(recommendations, "recommendations")
+    )

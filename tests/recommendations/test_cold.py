@@ -1,12 +1,17 @@
 from pathlib import Path
 
 import polars as pl
+import pytest
 
+from semacdr.recommendations import cold
 from semacdr.recommendations.cold import cold_shares
 
 
-def test_cold_is_what_nobody_had_taken_before(tmp_path: Path):
+@pytest.mark.parametrize("rows", [1, 1_000])
+def test_cold_is_what_nobody_had_taken_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int):
     """By hand: b is new when v takes it for a target, a is not; of what is shown, c was never taken."""
+    monkeypatch.setattr(cold, "_USERS", rows)
+    monkeypatch.setattr(cold, "_ROWS", rows)
     for name in ("items", "sequences", "recommendations"):
         (tmp_path / name).mkdir()
     sequences = {

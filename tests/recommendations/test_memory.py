@@ -116,7 +116,8 @@ def test_cold_items_have_the_boost_of_an_old_memory_in_evaluation_and_of_a_new_o
     def scores() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         with torch.inference_mode():
             block = lister.scorer.block(states.vector_QD, facts, events, queries, asked, domain)
-            return final(asked, domain), block.final_IQ.T, block.catalogue.bucket_I == 0
+            served_QI = lister.scorer.exact(block, torch.arange(stop - start))
+            return final(asked, domain), served_QI, block.catalogue.bucket_I == 0
 
     gate.cold_boost_SN.zero_()
     evaluated, served, is_cold_now = scores()
