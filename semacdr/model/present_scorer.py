@@ -54,6 +54,13 @@ class Catalogue:
     title_IV: sparse.csr_matrix | None
     following_RI: sparse.csr_matrix | None
 
+    @cached_property
+    def total_R(self) -> FloatArray:  # noqa: N802 (the shape)
+        """How much of the domain followed each item."""
+        assert self.following_RI is not None
+        total_R: FloatArray = np.asarray(self.following_RI.sum(axis=1)).ravel().astype(np.float32)
+        return total_R
+
 
 @dataclass(frozen=True)
 class Block:
@@ -155,7 +162,7 @@ class PresentScorer:
         if catalogue.following_RI is not None:
             age_s = asked.time_s[asked.row] - present.last_s
             faded = 0.5 ** (age_s / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
-            weight = asked.weight * faded / (faded * present.total_R[asked.item] + 1)
+            weight = asked.weight * faded / (faded * catalogue.total_R[asked.item] + 1)
             rate_IQ = _summed(catalogue.following_RI, asked, weight.astype(np.float32))
             columns["transitions"] = (rate_IQ + SMALLEST).log_()
         if catalogue.title_IV is not None:
