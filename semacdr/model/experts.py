@@ -1,9 +1,11 @@
 """Score experts: what memory alone says of an item, for a user, at a time.
 
-    popularity    an item's share of its domain's events, faded with age by three half-lives
+    popularity    an item's share of its domain's events, faded with age by several half-lives
     transitions   what followed the last items of the history, in anyone's history
     title         how near an item's title lies to those of the last items of the history
     semantics     the same of its two texts
+
+The last items are those of the domain asked for; of other domains they are where the user has none in it.
 
 Every score is computed from events strictly before the query, so that a training event never says a word about itself:
 the fit's events are kept whole, with their times, and filtered at each query. Memory-based scorers of this kind are
@@ -35,7 +37,7 @@ from semacdr.tables import View
 HALF_LIVES_DAYS = (1, 7, 30, 180)
 """From a day's craze to half a year's taste; the gate chooses among them."""
 RECENT = 10
-"""Items of the history that transitions and texts look at: of the domain asked for, of others if it has none."""
+"""Items of the history that transitions and texts look at."""
 RECENT_DECAY = 0.8
 """Weight of each of them, relative to the one after it (amazon-food-kitchen, validation: docs/log.md)."""
 WINDOW = 5
