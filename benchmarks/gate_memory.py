@@ -33,7 +33,7 @@ from semacdr.model.scorer import Scoring
 from semacdr.progress import Progress
 from semacdr.training.cold import cold_boosts
 from semacdr.training.fit import Fit
-from semacdr.training.gate import GateExamples, fit_gate, gate_examples
+from semacdr.training.gate import GateExamples, fit_gate, gate_examples, half_of_user
 from semacdr.training.loop import Plan, fit_to_end
 from semacdr.training.sight import Sight
 from semacdr.training.validation import CUT, Validation
@@ -43,7 +43,8 @@ COLD_SHARES = (0.0, 0.5, 1.0, 1.5)
 
 def halves(validation: Validation) -> list[IntArray]:
     """Return the targets of each half of the users."""
-    return [np.flatnonzero(validation.queries.user % 2 == half) for half in range(2)]
+    half_Q = half_of_user(validation.queries, np.random.default_rng(validation.seed))
+    return [np.flatnonzero(half_Q == half) for half in range(2)]
 
 
 def gates(validation: Validation, sights: Sequence[Sight], seed: int) -> list[ScoreGate]:
@@ -69,10 +70,12 @@ def show(name: str, validation: Validation, sight: Sight, of_half: list[ScoreGat
     # The boosts of a half come from the targets that its gate was fitted on.
     boosts = [cold_boosts(gate, validation, sight, one, share) for gate, one in zip(of_half, both[::-1], strict=True)]
 
+    is_of_first_Q = np.isin(np.arange(len(queries)), both[0])
+
     def scorer(chosen: IntArray, domain: int) -> Tensor:
         parts = [sight.final(gate, queries, chosen, domain, bounds[domain]) for gate in of_half]
         finals = [final + boost[domain] * (bucket == 0) for (final, bucket), boost in zip(parts, boosts, strict=True)]
-        return torch.where(torch.from_numpy(queries.user[chosen] % 2 == 0)[:, None], *finals)
+        return torch.where(torch.from_numpy(is_of_first_Q[chosen])[:, None], *finals)
 
     ranks = rank_targets(scorer, validation.events, queries, validation.inputs.vocabulary, seed=seed, keep=CUT)
     assert ranks.top is not None

@@ -1,9 +1,11 @@
 """Score experts: what memory alone says of an item, for a user, at a time.
 
-    popularity    an item's share of its domain's events, faded with age by three half-lives
+    popularity    an item's share of its domain's events, faded with age by several half-lives
     transitions   what followed the last items of the history, in anyone's history
     title         how near an item's title lies to those of the last items of the history
     semantics     the same of its two texts
+
+The last items are those of the domain asked for; of other domains they are where the user has none in it.
 
 Every score is computed from events strictly before the query, so that a training event never says a word about itself:
 the fit's events are kept whole, with their times, and filtered at each query. Memory-based scorers of this kind are
@@ -39,7 +41,7 @@ RECENT = 10
 RECENT_DECAY = 0.8
 """Weight of each of them, relative to the one after it (amazon-food-kitchen, validation: docs/log.md)."""
 WINDOW = 5
-"""Events after an item that count as following it; the n-th counts 1/n."""
+"""Events after an item that count as following it; the n-th counts 1/n. In one domain, its events alone count."""
 TRANSITION_HALF_LIFE_DAYS = 360
 
 COLUMNS: Mapping[Expert, tuple[str, ...]] = {
@@ -147,7 +149,9 @@ class Following:
     @classmethod
     def of(cls, memory: Memory) -> "Following":
         """Sort the pairs by what they follow."""
-        source, taken, weight = near_pairs(memory.offsets, memory.time_s)
+        starts = [start for start, _ in memory.bounds]
+        domain = np.searchsorted(starts, memory.item, side="right") - 1
+        source, taken, weight = near_pairs(memory.offsets, memory.time_s, domain)
         order = np.argsort(memory.item[source], kind="stable")
         num_items = memory.bounds[-1][1]
         return cls(
@@ -158,15 +162,29 @@ class Following:
         )
 
 
-def near_pairs(offsets: IntArray, time_s: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+def near_pairs(offsets: IntArray, time_s: IntArray, domain: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
     """Return the pairs of events of one user that lie near each other: the earlier, the later, the pair's weight.
 
-    Two events of one timestamp follow each other both ways: their order is not known.
+    Events of one domain follow each other past those of others. Two events of one timestamp follow each other both
+    ways: their order is not known.
     """
     user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    by_domain = np.lexsort((domain, user))
+    own = _near((user * (domain.max(initial=0) + 1) + domain)[by_domain], time_s[by_domain])
+    source, taken, weight = _near(user, time_s)
+    across = domain[source] != domain[taken]
+    return (
+        np.concatenate([by_domain[own[0]], source[across]]),
+        np.concatenate([by_domain[own[1]], taken[across]]),
+        np.concatenate([own[2], weight[across]]),
+    )
+
+
+def _near(run: IntArray, time_s: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return what ``near_pairs`` does, of events that lie in one run."""
     columns = []
     for distance in range(1, WINDOW + 1):
-        before = np.flatnonzero(user[distance:] == user[:-distance])
+        before = np.flatnonzero(run[distance:] == run[:-distance])
         after = before + distance
         weight = np.full(len(before), 1 / distance, np.float32)
         columns.append((before, after, weight))
@@ -216,16 +234,20 @@ class Asked:
     """Of each recent event, its query."""
     item: IntArray
     weight: FloatArray
-    """``RECENT_DECAY`` to the power of how many events came after it."""
+    """``RECENT_DECAY`` to the power of how many of them came after it."""
 
     @classmethod
     def of(cls, events: Events, queries: Queries, chosen: IntArray) -> "Asked":
-        """Collect the last ``RECENT`` events of some queries' histories."""
-        stop = queries.stop[chosen]
-        first = np.maximum(events.offsets[queries.user[chosen]], stop - RECENT)
-        row, index = ragged(first, stop)
-        weight = (RECENT_DECAY ** (stop[row] - 1 - index)).astype(np.float32)
-        return cls(time_s=queries.time_s[chosen], row=row, item=events.item[index], weight=weight)
+        """Collect the last ``RECENT`` events of some queries' histories, other domains' only where the own has none."""
+        row, index = ragged(events.offsets[queries.user[chosen]], queries.stop[chosen])
+        is_own = events.domain[index] == queries.domain[chosen][row]
+        has_own = np.bincount(row[is_own], minlength=len(chosen)) > 0
+        looked_at = is_own | ~has_own[row]
+        row, index = row[looked_at], index[looked_at]
+        num_after = np.searchsorted(row, row, side="right") - 1 - np.arange(len(row))
+        recent = num_after < RECENT
+        weight = (RECENT_DECAY ** num_after[recent]).astype(np.float32)
+        return cls(time_s=queries.time_s[chosen], row=row[recent], item=events.item[index[recent]], weight=weight)
 
     def __len__(self) -> int:
         return len(self.time_s)
@@ -323,10 +345,10 @@ def transitions(memory: Memory, asked: Asked, domain: int) -> FloatArray:
     age_s = asked.time_s[row] - following.time_s[entry]
     known = age_s > 0
     faded = following.weight[entry] * 0.5 ** (age_s.clip(min=0) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY)) * known
-    # All that followed a source item, in whatever domain: its rates sum to less than 1, the less the rarer it is.
-    total = np.bincount(source, faded, minlength=len(asked.item)) + 1
-    weight = faded * (asked.weight / total)[source]
     here = known & (taken >= start) & (taken < stop)
+    # All of the domain that followed a source item: its rates sum to less than 1, the less the rarer it is.
+    total = np.bincount(source, faded * here, minlength=len(asked.item)) + 1
+    weight = faded * (asked.weight / total)[source]
     np.add.at(score, row[here] * (stop - start) + taken[here] - start, weight[here])
     return score.reshape(len(asked), stop - start).astype(np.float32)
 

@@ -45,8 +45,6 @@ class Present:
     """Log of the faded share of each item in its domain, per half-life."""
     following: sparse.csr_matrix
     """How much of each item (column) followed each item (row), faded to ``last_s``."""
-    total_R: FloatArray
-    """Its sums of rows."""
     past: PastPopularity
     """How popular items were when they were taken."""
 
@@ -69,7 +67,7 @@ class Present:
             age_days = (last_s + 1 - events.time_s) / SECONDS_PER_DAY
             for row, half_life in enumerate(HALF_LIVES_DAYS):
                 faded_HR[row] += np.bincount(events.item, 0.5 ** (age_days / half_life), minlength=num_rows)
-            source, taken, weight = near_pairs(events.offsets, events.time_s)
+            source, taken, weight = near_pairs(events.offsets, events.time_s, events.domain)
             faded = weight * 0.5 ** ((last_s - events.time_s[taken]) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
             places = (events.item[source], events.item[taken])
             following += sparse.csr_matrix((faded, places), shape=following.shape)
@@ -82,7 +80,6 @@ class Present:
             support_R=support_R,
             popularity_HR=popularity_HR.astype(np.float32),
             following=following.astype(np.float32),
-            total_R=np.asarray(following.sum(axis=1)).ravel().astype(np.float32),
             past=PastPopularity.of(counter.counts(), last_s, bounds),
         )
 

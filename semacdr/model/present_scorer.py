@@ -70,6 +70,13 @@ class Catalogue:
     mean: Mapping[str, FloatArray]
     """Of each column, the features of the mean item of each bucket: [F, B], [V, B] or [I, B]."""
 
+    @cached_property
+    def total_R(self) -> FloatArray:  # noqa: N802 (the shape)
+        """How much of the domain followed each item."""
+        assert self.following_RI is not None
+        total_R: FloatArray = np.asarray(self.following_RI.sum(axis=1)).ravel().astype(np.float32)
+        return total_R
+
 
 @dataclass(frozen=True)
 class Block:
@@ -210,7 +217,7 @@ class PresentScorer:
         if catalogue.following_RI is not None:
             age_s = asked.time_s[asked.row] - present.last_s
             faded = 0.5 ** (age_s / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
-            weight = asked.weight * faded / (faded * present.total_R[asked.item] + 1)
+            weight = asked.weight * faded / (faded * catalogue.total_R[asked.item] + 1)
             weighed = replace(asked, weight=weight.astype(np.float32))
             rate_QI = weighed.profile(profile_QR.shape[1]) @ catalogue.following_RI
             rate_QI.data = np.log1p(rate_QI.data / np.float32(SMALLEST))

@@ -229,6 +229,15 @@ class CrossFitted:
     score: Score
 
 
+def half_of_user(queries: Queries, rng: np.random.Generator) -> IntArray:
+    """Return for each query which of two halves its user belongs to, by chance.
+
+    Their order may say something: the users of the target-only twin alternate between the domains.
+    """
+    half: IntArray = rng.permutation(queries.user.max(initial=0) + 1) % 2
+    return half[queries.user]
+
+
 def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memory, seed: int) -> CrossFitted:
     """Fit the gate on all validation targets, and measure it by two halves of users, each by the other's gate.
 
@@ -243,7 +252,8 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
     scorer = validation.scorer(model, Scoring.of(experts, memory, shut))
     sights = (Sight.at_fit(scorer), Sight.up_to_date(scorer))
     rng = np.random.default_rng(seed)
-    halves = [np.flatnonzero(queries.user % 2 == half) for half in range(2)]
+    half_Q = half_of_user(queries, rng)
+    halves = [np.flatnonzero(half_Q == half) for half in range(2)]
     seen = [
         [gate_examples(sight, validation.events, queries, half, vocabulary, rng) for sight in sights] for half in halves
     ]
@@ -258,13 +268,12 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
     gates = [
         fitted(other, half) if other else shut for other, half in zip(reversed(examples), reversed(halves), strict=True)
     ]
-    gate_of_query = queries.user % 2
 
     def final(chosen: IntArray, domain: int) -> Tensor:
         score_XQI = scorer.scores(chosen, domain)
         final_QI = torch.empty_like(score_XQI[0])
         for half, gate in enumerate(gates):
-            rows = torch.from_numpy(np.flatnonzero(gate_of_query[chosen] == half))
+            rows = torch.from_numpy(np.flatnonzero(half_Q[chosen] == half))
             of_half = replace(scorer, scoring=replace(scoring_of(scorer), gate=gate))
             final_QI[rows] = of_half.final(score_XQI[:, rows], chosen[rows.numpy()], domain)
         return final_QI

@@ -5,7 +5,7 @@ import torch
 
 from semacdr.model import experts
 from semacdr.model.config import Expert
-from semacdr.model.experts import Memory, column_names, expert_scores, memory_of, memory_tensors
+from semacdr.model.experts import Asked, Memory, column_names, expert_scores, memory_of, memory_tensors
 from semacdr.model.histories import Events, Queries, events_of, queries_at, queries_of_targets
 from semacdr.model.popularity import SMALLEST
 from semacdr.model.text_vectors import TextVectors
@@ -108,36 +108,59 @@ def test_popularity_equals_a_naive_loop():
             assert found[column, row].numpy() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+def naive_pairs(events: Events) -> list[tuple[int, int, int, int]]:
+    """The item, the one taken after it, when, and the how manieth it was; within a domain past all others."""
+    pairs = []
+    for start, stop in zip(events.offsets, events.offsets[1:], strict=False):
+        for one in range(start, stop):
+            for other in range(start, stop):
+                first, last = sorted((one, other))
+                if one == other or (one > other and events.time_s[one] != events.time_s[other]):
+                    continue
+                between = events.domain[first + 1 : last + 1]
+                same = events.domain[one] == events.domain[other]
+                distance = int((between == events.domain[one]).sum()) if same else len(between)
+                if distance <= experts.WINDOW:
+                    pairs.append((events.item[one], events.item[other], events.time_s[last], distance))
+    return pairs
+
+
 def test_transitions_equal_a_naive_loop():
     events = random_events()
     queries = queries_of_targets(events, Part.TEST)
     memory = Memory.of(events, VOCABULARY, TITLES, text())
     chosen = np.flatnonzero(queries.domain == 0)
     found = expert_scores(memory, [Expert.TRANSITIONS], events, queries, chosen, 0)[0]
-    pairs = []
-    for start, stop in zip(events.offsets, events.offsets[1:], strict=False):
-        for one in range(start, stop):
-            for other in range(start, stop):
-                near = 0 < abs(other - one) <= experts.WINDOW
-                if near and (other > one or events.time_s[one] == events.time_s[other]):
-                    pairs.append(
-                        (events.item[one], events.item[other], events.time_s[max(one, other)], abs(other - one))
-                    )
+    pairs = naive_pairs(events)
     for row, query in enumerate(chosen[:20]):
-        stop, now = queries.stop[query], queries.time_s[query]
-        first = max(events.offsets[queries.user[query]], stop - experts.RECENT)
-        score = np.zeros(5)
-        for position in range(first, stop):
+        now, score = queries.time_s[query], np.zeros(5)
+        for position, decay in recent(events, queries, query):
             known = [
                 (taken, 0.5 ** ((now - time) / DAY / experts.TRANSITION_HALF_LIFE_DAYS) / distance)
                 for item, taken, time, distance in pairs
-                if item == events.item[position] and time < now
+                if item == events.item[position] and time < now and taken <= 5
             ]
-            total = 1 + sum(weight for _, weight in known)
             for taken, weight in known:
-                if taken <= 5:
-                    score[taken - 1] += experts.RECENT_DECAY ** (stop - 1 - position) * weight / total
+                score[taken - 1] += decay * weight / (1 + sum(weight for _, weight in known))
         assert found[row].numpy() == pytest.approx(np.log(score + SMALLEST), rel=1e-4)
+
+
+def recent(events: Events, queries: Queries, query: int) -> list[tuple[int, float]]:
+    """The events that are looked at, and what each counts."""
+    history = range(events.offsets[queries.user[query]], queries.stop[query])
+    own = [position for position in history if events.domain[position] == queries.domain[query]]
+    newest = list(own or history)[::-1][: experts.RECENT]
+    return [(position, experts.RECENT_DECAY**after) for after, position in enumerate(newest)]
+
+
+def test_a_history_is_looked_at_where_it_is_of_the_domain_and_else_where_it_is():
+    events = events_at([(0, "b", 1), *[(day, "a", day % 5) for day in range(1, 13)]], [(0, "b", 1)])
+    times = np.array([20, 20, 20, 0]) * DAY
+    queries = queries_at(events, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 0]), times)
+    asked = Asked.of(events, queries, np.array([3, 2, 0, 1]))
+    assert asked.row.tolist() == [1, *[2] * 10, 3]
+    assert asked.item.tolist() == [7, *[1 + day % 5 for day in range(3, 13)], 7]
+    assert asked.weight.tolist() == pytest.approx([1, *[0.8**after for after in range(9, -1, -1)], 1])
 
 
 def test_text_ranks_the_like_of_the_last_item_first_and_a_cold_item_like_any_other():

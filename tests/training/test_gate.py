@@ -8,7 +8,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from semacdr.model.experts import Memory
 from semacdr.model.gate import NUM_FACTS, ScoreGate, query_facts
-from semacdr.model.histories import PART_CODE, read_events
+from semacdr.model.histories import PART_CODE, Queries, read_events
 from semacdr.model.scorer import Scoring
 from semacdr.tables import Part
 from semacdr.training import gate as gate_module
@@ -21,6 +21,7 @@ from semacdr.training.gate import (
     cross_fitted_gate,
     fit_gate,
     gate_examples,
+    half_of_user,
 )
 from semacdr.training.validation import Validation
 from tests.training.test_fit import inputs_of
@@ -130,6 +131,17 @@ def test_cross_fitted_gate_beats_the_untrained_model_alone(toy_artifacts: dict[s
     again = cross_fitted_gate(validation, model, memory, seed=0)
     assert torch.equal(found.gate.by_fact, again.gate.by_fact)
     assert inputs.events.up_to(Part.TRAIN).time_s.max() < validation.queries.time_s.min()
+
+
+def test_halves_of_users_hold_both_domains_where_the_users_of_two_domains_alternate():
+    user = np.arange(200)
+    queries = Queries(user=user, stop=user, domain=user % 2, time_s=user, item=user)
+    doubled = Queries(**{name: np.repeat(values, 2) for name, values in vars(queries).items()})
+    half = half_of_user(doubled, np.random.default_rng(0))
+    assert np.array_equal(half[::2], half[1::2])
+    sizes = np.histogram2d(half[::2], queries.domain, bins=2)[0]
+    assert sizes.min() > 30
+    assert sizes.sum(axis=1) == pytest.approx(100)
 
 
 def test_the_gate_is_fitted_with_memories_as_old_as_the_fit_and_as_new_as_the_target(toy_artifacts: dict[str, Path]):
