@@ -48,6 +48,8 @@ _SAMPLE = 20_000
 """Items that the directions are chosen by."""
 _TILE, _ITEMS = 1_024, 4_096
 """Items whose title scores are turned at a time, and whose texts are copied."""
+_DECIMALS = 4
+"""Of a lift: what is less does not decide."""
 _ROUNDING = 1e-3
 """More than the root of what the difference of two squares is wrong by."""
 
@@ -258,7 +260,8 @@ class PresentScorer:
                 for column, name in enumerate(self.columns)
             ]
         )
-        return at[TRAINED], lift_XQK.argmax(dim=0)
+        # An item alone in its bucket is its mean item: no column lifts it, and none may by a rounding error.
+        return at[TRAINED], lift_XQK.round(decimals=_DECIMALS).argmax(dim=0)
 
     @cached_property
     def _features(self) -> dict[str, Tensor]:
