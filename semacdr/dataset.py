@@ -27,15 +27,28 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_FORMATS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+
+
 class Source(Frozen):
     """Where the records of one table lie, and which fields hold its columns."""
 
     files: tuple[str, ...] = Field(min_length=1)
     """Paths or globs, relative to the data set's TOML."""
     format: Literal["jsonl", "csv", "parquet"] = "jsonl"
-    """``jsonl`` and ``csv`` may be gzipped: a name that ends in ``.gz`` is taken as gzip."""
+    """Not given: by the names' ends. ``jsonl`` and ``csv`` may be gzipped, in a file whose name ends in ``.gz``."""
     columns: dict[str, str]
     """Our column name -> the field's name in the files."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _format_by_name(cls, given: object) -> object:
+        if not isinstance(given, dict) or "format" in given or not isinstance(given.get("files"), list | tuple):
+            return given
+        found = {_FORMATS.get(Path(str(file).removesuffix(".gz")).suffix, "jsonl") for file in given["files"]}
+        if len(found) > 1:
+            raise ValueError(f"files of {' and '.join(sorted(found))} in one table: say format, or bring them into one")
+        return {**given, "format": found.pop()} if found else given
 
 
 class InteractionSource(Source):

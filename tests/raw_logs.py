@@ -25,17 +25,14 @@ items = { files = ["books.jsonl.gz"], columns = { item_id = "item", title = "tit
 
 [domains.films.interactions]
 files = ["films.csv"]
-format = "csv"
 columns = { user_id = "user", item_id = "item", timestamp = "time", rating = "stars" }
 
 [domains.films.items]
 files = ["film-items.csv"]
-format = "csv"
 columns = { item_id = "item", title = "title" }
 
 [domains.games.interactions]
 files = ["games.parquet"]
-format = "parquet"
 columns = { user_id = "user", item_id = "item", timestamp = "time" }
 
 [semantics.budget]

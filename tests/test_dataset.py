@@ -7,10 +7,11 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from semacdr.dataset import FILE_NAME, DatasetConfig, load_dataset
+from semacdr.dataset import FILE_NAME, DatasetConfig, InteractionSource, load_dataset
 from semacdr.errors import ConfigError
 
 LOG = 'files = ["log.jsonl"]\ncolumns = { user_id = "u", item_id = "i", timestamp = "t" }\n'
+COLUMNS = {"user_id": "u", "item_id": "i", "timestamp": "t"}
 SMALL = f'name = "toy"\n[domains.a.interactions]\n{LOG}'
 
 
@@ -111,6 +112,26 @@ def test_load_dataset_import_into_unknown_domain_is_named(tmp_path: Path):
 
 
 DOCS = Path(__file__).parent.parent / "docs" / "datasets.md"
+
+
+@pytest.mark.parametrize(
+    ("files", "form"),
+    [
+        (["a.csv"], "csv"),
+        (["a.tsv.gz", "b.csv"], "csv"),
+        (["day-*.parquet"], "parquet"),
+        (["a.jsonl.gz"], "jsonl"),
+        (["dump.json", "part-0"], "jsonl"),
+    ],
+)
+def test_format_goes_by_the_names_of_the_files(files: list[str], form: str):
+    assert InteractionSource(files=tuple(files), columns=COLUMNS).format == form
+    assert InteractionSource(files=tuple(files), columns=COLUMNS, format="parquet").format == "parquet"
+
+
+def test_files_of_two_formats_in_one_table_are_refused():
+    with pytest.raises(ValueError, match="files of csv and parquet in one table: say format"):
+        InteractionSource(files=("a.csv", "b.parquet"), columns=COLUMNS)
 
 
 def test_docs_example_loads(tmp_path: Path):
