@@ -94,6 +94,9 @@ class ModelConfig(Frozen):
 
     experts: tuple[Expert, ...] = tuple(Expert)
     """Score experts beside the trained score; empty: the trained score alone, without a gate."""
+    expert_history: Literal["best", "target", "mixed"] = "best"
+    """Which last items transitions, titles and texts look at: those of the domain asked for, and of others only where
+    it has none; those of all domains alike; or whichever of the two validates better."""
     cold_share: float = Field(default=1.0, ge=0)
     """Where there is a gate: cold items in the first ten ranks, relative to their share of the validation targets. By
     their likelihood alone next to none come up; a boost makes up for that. 0: none."""

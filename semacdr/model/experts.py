@@ -5,7 +5,8 @@
     title         how near an item's title lies to those of the last items of the history
     semantics     the same of its two texts
 
-The last items are those of the domain asked for; of other domains they are where the user has none in it.
+The last items are those of the domain asked for, and of other domains where the user has none in it; or, where that
+validates better, those of all domains alike.
 
 Every score is computed from events strictly before the query, so that a training event never says a word about itself:
 the fit's events are kept whole, with their times, and filtered at each query. Memory-based scorers of this kind are
@@ -41,7 +42,7 @@ RECENT = 10
 RECENT_DECAY = 0.8
 """Weight of each of them, relative to the one after it (amazon-food-kitchen, validation: docs/log.md)."""
 WINDOW = 5
-"""Events after an item that count as following it; the n-th counts 1/n. In one domain, its events alone count."""
+"""Events after an item that count as following it; the n-th counts 1/n."""
 TRANSITION_HALF_LIFE_DAYS = 360
 
 COLUMNS: Mapping[Expert, tuple[str, ...]] = {
@@ -71,10 +72,18 @@ class Memory:
     text: Mapping[View, FloatArray]
     """Vectors of length 1 by ``item_index``, their mean taken out."""
     bounds: tuple[tuple[int, int], ...]
+    mixed: bool
+    """Histories are looked at as one, whatever the domains."""
 
     @classmethod
     def of(
-        cls, events: Events, vocabulary: Vocabulary, titles: pl.DataFrame, text: Mapping[View, TextVectors]
+        cls,
+        events: Events,
+        vocabulary: Vocabulary,
+        titles: pl.DataFrame,
+        text: Mapping[View, TextVectors],
+        *,
+        mixed: bool = False,
     ) -> "Memory":
         """Remember the events of a fit.
 
@@ -83,6 +92,7 @@ class Memory:
             vocabulary: of the items.
             titles: domain, item_id, title.
             text: both views' vectors.
+            mixed: histories are looked at as one, whatever the domains.
         """
         return cls(
             offsets=events.offsets,
@@ -91,6 +101,7 @@ class Memory:
             title=title_tfidf(titles, vocabulary),
             text={view: _unit(vectors) for view, vectors in text.items()},
             bounds=vocabulary.bounds,
+            mixed=mixed,
         )
 
     def with_events(self, events: Events) -> "Memory":
@@ -151,7 +162,7 @@ class Following:
         """Sort the pairs by what they follow."""
         starts = [start for start, _ in memory.bounds]
         domain = np.searchsorted(starts, memory.item, side="right") - 1
-        source, taken, weight = near_pairs(memory.offsets, memory.time_s, domain)
+        source, taken, weight = near_pairs(memory.offsets, memory.time_s, domain, mixed=memory.mixed)
         order = np.argsort(memory.item[source], kind="stable")
         num_items = memory.bounds[-1][1]
         return cls(
@@ -162,13 +173,17 @@ class Following:
         )
 
 
-def near_pairs(offsets: IntArray, time_s: IntArray, domain: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+def near_pairs(
+    offsets: IntArray, time_s: IntArray, domain: IntArray, *, mixed: bool
+) -> tuple[IntArray, IntArray, FloatArray]:
     """Return the pairs of events of one user that lie near each other: the earlier, the later, the pair's weight.
 
-    Events of one domain follow each other past those of others. Two events of one timestamp follow each other both
-    ways: their order is not known.
+    Unless ``mixed``, events of one domain follow each other past those of others. Two events of one timestamp follow
+    each other both ways: their order is not known.
     """
     user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    if mixed:
+        return _near(user, time_s)
     by_domain = np.lexsort((domain, user))
     own = _near((user * (domain.max(initial=0) + 1) + domain)[by_domain], time_s[by_domain])
     source, taken, weight = _near(user, time_s)
@@ -237,13 +252,17 @@ class Asked:
     """``RECENT_DECAY`` to the power of how many of them came after it."""
 
     @classmethod
-    def of(cls, events: Events, queries: Queries, chosen: IntArray) -> "Asked":
-        """Collect the last ``RECENT`` events of some queries' histories, other domains' only where the own has none."""
+    def of(cls, events: Events, queries: Queries, chosen: IntArray, *, mixed: bool) -> "Asked":
+        """Collect the last ``RECENT`` events of some queries' histories.
+
+        Unless ``mixed``, those of other domains are there only where the own has none.
+        """
         row, index = ragged(events.offsets[queries.user[chosen]], queries.stop[chosen])
-        is_own = events.domain[index] == queries.domain[chosen][row]
-        has_own = np.bincount(row[is_own], minlength=len(chosen)) > 0
-        looked_at = is_own | ~has_own[row]
-        row, index = row[looked_at], index[looked_at]
+        if not mixed:
+            is_own = events.domain[index] == queries.domain[chosen][row]
+            has_own = np.bincount(row[is_own], minlength=len(chosen)) > 0
+            looked_at = is_own | ~has_own[row]
+            row, index = row[looked_at], index[looked_at]
         num_after = np.searchsorted(row, row, side="right") - 1 - np.arange(len(row))
         recent = num_after < RECENT
         weight = (RECENT_DECAY ** num_after[recent]).astype(np.float32)
@@ -286,7 +305,7 @@ def fill_expert_scores(
     domain: int,
 ) -> None:
     """Write what ``expert_scores`` returns into an array."""
-    asked = Asked.of(events, queries, chosen)
+    asked = Asked.of(events, queries, chosen, mixed=memory.mixed)
     start, stop = memory.bounds[domain]
     profile = asked.profile(memory.bounds[-1][1])
     column = 0
@@ -363,6 +382,7 @@ def memory_tensors(memory: Memory) -> dict[str, Tensor]:
         "title_indices": memory.title.indices.astype(np.int32),
         "title_indptr": memory.title.indptr.astype(np.int64),
         "title_width": np.array([memory.title.shape[1]], np.int64),
+        "mixed": np.array([memory.mixed]),
         **{f"text_{view}": unit.astype(np.float16) for view, unit in memory.text.items()},
     }
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
@@ -384,4 +404,5 @@ def memory_of(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> Memory:
         title=sparse.csr_matrix(parts, shape=shape),
         text={view: array[f"text_{view}"].astype(np.float32) for view in View},
         bounds=vocabulary.bounds,
+        mixed=bool(array["mixed"][0]),
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 from semacdr.errors import DataError, examples
 from semacdr.model.checkpoint import LoadedModel, encode_all_items
 from semacdr.model.config import ItemView
-from semacdr.model.experts import Memory, title_texts, title_vectoriser
+from semacdr.model.experts import title_texts, title_vectoriser
 from semacdr.model.histories import IntArray
 from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, centred
 from semacdr.model.scorer import Scoring
@@ -181,12 +181,5 @@ def _scoring(
         units[view] = np.empty((len(is_new_I1), memory.text[view].shape[1]), np.float32)
         units[view][place_R] = memory.text[view]
         units[view][is_new_I1.numpy()] = (new_NE * vectors.present_I1[is_new_I1, None]).half().float().numpy()
-    grown = Memory(
-        offsets=memory.offsets,
-        item=place_R[memory.item],
-        time_s=memory.time_s,
-        title=title,
-        text=units,
-        bounds=vocabulary.bounds,
-    )
+    grown = replace(memory, item=place_R[memory.item], title=title, text=units, bounds=vocabulary.bounds)
     return Scoring.of(scoring.experts, grown, scoring.gate)

@@ -49,13 +49,14 @@ class Present:
     """How popular items were when they were taken."""
 
     @classmethod
-    def of(cls, parts: Iterable[Events], last_s: int, bounds: tuple[tuple[int, int], ...]) -> Present:
+    def of(cls, parts: Iterable[Events], last_s: int, bounds: tuple[tuple[int, int], ...], *, mixed: bool) -> Present:
         """Sum up the events of some users after the other.
 
         Args:
             parts: no user's events lie in two of them.
             last_s: time of the last event.
             bounds: of the domains' items.
+            mixed: histories are looked at as one, whatever the domains.
         """
         num_rows = bounds[-1][1]
         support_R, faded_HR = np.zeros(num_rows, np.int64), np.zeros((len(HALF_LIVES_DAYS), num_rows))
@@ -67,7 +68,7 @@ class Present:
             age_days = (last_s + 1 - events.time_s) / SECONDS_PER_DAY
             for row, half_life in enumerate(HALF_LIVES_DAYS):
                 faded_HR[row] += np.bincount(events.item, 0.5 ** (age_days / half_life), minlength=num_rows)
-            source, taken, weight = near_pairs(events.offsets, events.time_s, events.domain)
+            source, taken, weight = near_pairs(events.offsets, events.time_s, events.domain, mixed=mixed)
             faded = weight * 0.5 ** ((last_s - events.time_s[taken]) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
             places = (events.item[source], events.item[taken])
             following += sparse.csr_matrix((faded, places), shape=following.shape)
@@ -84,14 +85,14 @@ class Present:
         )
 
 
-def read_present(sequences: Path, vocabulary: Vocabulary) -> Present:
-    """Sum up all events of a ``sequences`` artifact.
+def read_present(sequences: Path, vocabulary: Vocabulary, *, mixed: bool) -> Present:
+    """Sum up all events of a ``sequences`` artifact; ``mixed`` as the experts' memory.
 
     Raises:
         DataError: it has no rows, or an item that the vocabulary does not hold.
     """
     files = table_files(sequences, "sequences")
-    return Present.of(_parts(files, vocabulary), last_event_s(sequences), vocabulary.bounds)
+    return Present.of(_parts(files, vocabulary), last_event_s(sequences), vocabulary.bounds, mixed=mixed)
 
 
 def last_event_s(sequences: Path) -> int:

@@ -141,7 +141,8 @@ class PresentScorer:
         if scoring is None or present is None:
             score_QI = vector_QD @ catalogue.dense_WI
             return Block(catalogue, score_QI, {}, {}, {}, None, torch.ones(len(chosen), 1))
-        asked, gate = Asked.of(events, queries, chosen), scoring.gate
+        gate = scoring.gate
+        asked = Asked.of(events, queries, chosen, mixed=scoring.memory.mixed)
         profile_QR = asked.profile(self.model.vocabulary.num_items + 1)
         sides = {TRAINED: vector_QD} | self._dense_sides(profile_QR)
         sparse_sides = self._sparse_sides(asked, profile_QR, catalogue)

@@ -51,6 +51,8 @@ def open_serving(config: Recommendations, inputs: Mapping[str, Path]) -> Serving
     grown = grow(load_checkpoint(inputs["checkpoint"]), titles, inputs)
     vocabulary = grown.model.vocabulary
     available = available_items(items, config.availability, vocabulary)
-    present = read_present(inputs["sequences"], vocabulary) if grown.model.scoring else None
+    scoring, present = grown.model.scoring, None
+    if scoring is not None:
+        present = read_present(inputs["sequences"], vocabulary, mixed=scoring.memory.mixed)
     scorer = PresentScorer(grown.model, present)
     return Serving(Lister(scorer, available, config.repeat_after_days), items, grown.new_items)

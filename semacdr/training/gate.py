@@ -227,6 +227,8 @@ class CrossFitted:
     gate: ScoreGate
     """Fitted on all targets."""
     score: Score
+    mixed: bool
+    """The memory that it was fitted with looks at histories as one."""
 
 
 def half_of_user(queries: Queries, rng: np.random.Generator) -> IntArray:
@@ -280,4 +282,4 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
 
     both = [one for one in examples if one]
     gate = fitted(GateExamples.joined(both), np.arange(len(queries)))
-    return CrossFitted(gate=gate, score=validation.rank(final))
+    return CrossFitted(gate=gate, score=validation.rank(final), mixed=memory.mixed)

@@ -106,6 +106,8 @@ def train(
         "max_length": fit_inputs.max_length,
         "validation_trained_alone": {"ndcg_10": found.best.ndcg_10, "hr_10": found.best.hr_10},
     }
+    if gate is not None:
+        details["expert_history"] = "mixed" if gate.mixed else "target"
     facts = Facts(
         rows_in=events.num_users,
         details={**details, "leaks": leaks},
@@ -119,7 +121,7 @@ def train(
             vocabulary,
             max_length=fit_inputs.max_length,
             details={"best_epoch": found.best_epoch},
-            scoring=None if gate is None else Scoring.of(model_config.experts, _memory(fitted.inputs), gate.gate),
+            scoring=_scoring(fitted.inputs, gate),
         )
         pl.DataFrame(history, schema=History.create_empty().schema).write_parquet(output / "training_history.parquet")
         pl.DataFrame(steps, schema=Steps.create_empty().schema).write_parquet(output / "training_steps.parquet")
@@ -206,11 +208,21 @@ def _fit_train(
     outcome = fit_to_end(fit, plan, lambda: validation.score(fit.model), progress)
     if not inputs.config.experts:
         return fit, outcome, None
-    return fit, outcome, cross_fitted_gate(validation, fit.model, _memory(inputs), seed)
+    tried = {"target": (False,), "mixed": (True,), "best": (False, True)}[inputs.config.expert_history]
+    if len(inputs.vocabulary.domains) == 1:
+        tried = tried[:1]
+    gates = [cross_fitted_gate(validation, fit.model, _memory(inputs, mixed=mixed), seed) for mixed in tried]
+    return fit, outcome, max(gates, key=lambda gate: gate.score.ndcg_10)
 
 
-def _memory(inputs: FitInputs) -> Memory:
-    return Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text)
+def _memory(inputs: FitInputs, *, mixed: bool) -> Memory:
+    return Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text, mixed=mixed)
+
+
+def _scoring(inputs: FitInputs, gate: CrossFitted | None) -> Scoring | None:
+    if gate is None:
+        return None
+    return Scoring.of(inputs.config.experts, _memory(inputs, mixed=gate.mixed), gate.gate)
 
 
 def _read_items(folder: Path) -> pl.DataFrame:

@@ -108,8 +108,8 @@ def test_popularity_equals_a_naive_loop():
             assert found[column, row].numpy() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def naive_pairs(events: Events) -> list[tuple[int, int, int, int]]:
-    """The item, the one taken after it, when, and the how manieth it was; within a domain past all others."""
+def naive_pairs(events: Events, *, mixed: bool) -> list[tuple[int, int, int, int]]:
+    """The item, the one taken after it, when, and the how manieth it was; unless mixed, within a domain past others."""
     pairs = []
     for start, stop in zip(events.offsets, events.offsets[1:], strict=False):
         for one in range(start, stop):
@@ -118,23 +118,24 @@ def naive_pairs(events: Events) -> list[tuple[int, int, int, int]]:
                 if one == other or (one > other and events.time_s[one] != events.time_s[other]):
                     continue
                 between = events.domain[first + 1 : last + 1]
-                same = events.domain[one] == events.domain[other]
+                same = not mixed and events.domain[one] == events.domain[other]
                 distance = int((between == events.domain[one]).sum()) if same else len(between)
                 if distance <= experts.WINDOW:
                     pairs.append((events.item[one], events.item[other], events.time_s[last], distance))
     return pairs
 
 
-def test_transitions_equal_a_naive_loop():
+@pytest.mark.parametrize("mixed", [False, True])
+def test_transitions_equal_a_naive_loop(mixed: bool):
     events = random_events()
     queries = queries_of_targets(events, Part.TEST)
-    memory = Memory.of(events, VOCABULARY, TITLES, text())
+    memory = Memory.of(events, VOCABULARY, TITLES, text(), mixed=mixed)
     chosen = np.flatnonzero(queries.domain == 0)
     found = expert_scores(memory, [Expert.TRANSITIONS], events, queries, chosen, 0)[0]
-    pairs = naive_pairs(events)
+    pairs = naive_pairs(events, mixed=mixed)
     for row, query in enumerate(chosen[:20]):
         now, score = queries.time_s[query], np.zeros(5)
-        for position, decay in recent(events, queries, query):
+        for position, decay in recent(events, queries, query, mixed=mixed):
             known = [
                 (taken, 0.5 ** ((now - time) / DAY / experts.TRANSITION_HALF_LIFE_DAYS) / distance)
                 for item, taken, time, distance in pairs
@@ -145,11 +146,11 @@ def test_transitions_equal_a_naive_loop():
         assert found[row].numpy() == pytest.approx(np.log(score + SMALLEST), rel=1e-4)
 
 
-def recent(events: Events, queries: Queries, query: int) -> list[tuple[int, float]]:
+def recent(events: Events, queries: Queries, query: int, *, mixed: bool) -> list[tuple[int, float]]:
     """The events that are looked at, and what each counts."""
     history = range(events.offsets[queries.user[query]], queries.stop[query])
     own = [position for position in history if events.domain[position] == queries.domain[query]]
-    newest = list(own or history)[::-1][: experts.RECENT]
+    newest = list(history if mixed else own or history)[::-1][: experts.RECENT]
     return [(position, experts.RECENT_DECAY**after) for after, position in enumerate(newest)]
 
 
@@ -157,10 +158,17 @@ def test_a_history_is_looked_at_where_it_is_of_the_domain_and_else_where_it_is()
     events = events_at([(0, "b", 1), *[(day, "a", day % 5) for day in range(1, 13)]], [(0, "b", 1)])
     times = np.array([20, 20, 20, 0]) * DAY
     queries = queries_at(events, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 0]), times)
-    asked = Asked.of(events, queries, np.array([3, 2, 0, 1]))
+    asked = Asked.of(events, queries, np.array([3, 2, 0, 1]), mixed=False)
     assert asked.row.tolist() == [1, *[2] * 10, 3]
     assert asked.item.tolist() == [7, *[1 + day % 5 for day in range(3, 13)], 7]
     assert asked.weight.tolist() == pytest.approx([1, *[0.8**after for after in range(9, -1, -1)], 1])
+
+
+def test_a_mixed_history_is_looked_at_whatever_the_domains():
+    events = events_at([(1, "a", 1), (2, "b", 1), (3, "b", 2)])
+    queries = queries_at(events, np.array([0]), np.array([0]), np.array([4 * DAY]))
+    asked = Asked.of(events, queries, np.array([0]), mixed=True)
+    assert asked.item.tolist() == [2, 7, 8]
 
 
 def test_text_ranks_the_like_of_the_last_item_first_and_a_cold_item_like_any_other():
@@ -190,7 +198,8 @@ def test_titles_without_a_word_give_zeros():
 
 def test_memory_round_trip_scores_alike():
     events = random_events()
-    memory = Memory.of(events, VOCABULARY, TITLES, text())
+    memory = Memory.of(events, VOCABULARY, TITLES, text(), mixed=True)
     again = memory_of(memory_tensors(memory), VOCABULARY)
+    assert again.mixed
     queries = queries_of_targets(events, Part.TEST)
     assert torch.equal(all_scores(memory, events, queries, 0), all_scores(again, events, queries, 0))

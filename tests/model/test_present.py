@@ -16,15 +16,16 @@ def part(events: Events, first: int, stop: int) -> Events:
     return events.kept((user >= first) & (user < stop))
 
 
-def present_of(*parts: Events) -> Present:
-    return Present.of(parts, max(int(events.time_s.max(initial=0)) for events in parts), VOCABULARY.bounds)
+def present_of(*parts: Events, mixed: bool = False) -> Present:
+    last_s = max(int(events.time_s.max(initial=0)) for events in parts)
+    return Present.of(parts, last_s, VOCABULARY.bounds, mixed=mixed)
 
 
-@pytest.mark.parametrize("later_days", [0, 40])
-def test_sums_say_what_the_kept_events_say(later_days: int):
+@pytest.mark.parametrize(("later_days", "mixed"), [(0, False), (40, False), (0, True)])
+def test_sums_say_what_the_kept_events_say(later_days: int, mixed: bool):
     """The oracle keeps every event and filters at each query."""
     events = random_events()
-    memory, present = Memory.of(events, VOCABULARY, TITLES, text()), present_of(events)
+    memory, present = Memory.of(events, VOCABULARY, TITLES, text(), mixed=mixed), present_of(events, mixed=mixed)
     users = np.arange(events.num_users)
     for domain, (start, stop) in enumerate(VOCABULARY.bounds):
         now = np.full_like(users, memory.last_s + 1 + later_days * DAY)
@@ -34,7 +35,7 @@ def test_sums_say_what_the_kept_events_say(later_days: int):
         ).numpy()
         for found_Q, expected_R in zip(by_events[:-1], present.popularity_HR, strict=True):
             np.testing.assert_allclose(found_Q[0], expected_R[start:stop], atol=1e-5)
-        asked = Asked.of(events, queries, users)
+        asked = Asked.of(events, queries, users, mixed=mixed)
         faded = 0.5 ** ((now[0] - present.last_s) / (360 * DAY))
         rate = np.zeros((len(users), stop - start))
         for row, item, weight in zip(asked.row, asked.item, asked.weight, strict=True):

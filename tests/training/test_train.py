@@ -8,6 +8,7 @@ import torch
 from semacdr import tables
 from semacdr.dataset import Split, Training
 from semacdr.errors import ConfigError, DataError
+from semacdr.model.checkpoint import load_checkpoint
 from semacdr.progress import Progress
 from semacdr.testing.toy import Toy, write_toy
 from semacdr.training import Run, train
@@ -67,6 +68,20 @@ def test_train_writes_the_contract_and_says_what_it_did(toy_artifacts: dict[str,
         "config.json", "model.safetensors", "tensorboard", "training_history.parquet", "training_steps.parquet",
         "vocabulary.parquet",
     ]  # fmt: skip
+
+
+def test_train_looks_at_histories_as_validates_better(toy_artifacts: dict[str, Path], tmp_path: Path):
+    """A fixed choice says what it is worth; the choice on validation is worth the better of them."""
+    worth = {}
+    for history in ("target", "mixed", "best"):
+        facts = run(toy_artifacts, tmp_path / history, max_epochs=1, expert_history=history)
+        worth[history] = facts.metrics["ndcg_10"]
+        chosen = facts.details["expert_history"]
+        assert load_checkpoint(tmp_path / history).scoring.memory.mixed == (chosen == "mixed")
+        assert history in {"best", chosen}
+    assert worth["target"] != worth["mixed"]
+    assert worth["best"] == max(worth.values())
+    assert worth[chosen] == worth["best"]
 
 
 def test_train_stops_when_validation_stops_getting_better(toy_artifacts: dict[str, Path], tmp_path: Path):
