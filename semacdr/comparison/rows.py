@@ -57,7 +57,7 @@ SWITCHES: Mapping[str, Switch] = {
     "no-contrast": Switch(_NO_CONTRAST),
     "no-view-alignment": Switch({"alignment_weight": 0.0}),
     "no-uniformity": Switch({"uniformity_weight": 0.0}),
-    "no-user-alignment": Switch({"user_alignment_weight": 0.0}),
+    "user-alignment": Switch({"user_alignment_weight": 0.05}),
     "profile": Switch({"profile_weight": 0.05}),
     "no-domain-alignment": Switch({"domain_alignment_weight": 0.0}),
     "item-mean": Switch({"item_fusion": "mean"}),
@@ -75,6 +75,8 @@ SWITCHES: Mapping[str, Switch] = {
     "no-cross-attention": Switch({"cross_attention": False}),
     # Without an expert for popularity the trained score has to know of it.
     "no-experts": Switch({"experts": [], **_UNIFORM}),
+    "target-experts": Switch({"expert_history": "target"}),
+    "mixed-experts": Switch({"expert_history": "mixed"}),
     "no-half-life": Switch({"half_life": None}),
     "towers": Switch({"backbone": "towers"}),
     "ligr": Switch({"block": "ligr"}),
