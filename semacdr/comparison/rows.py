@@ -78,6 +78,7 @@ SWITCHES: Mapping[str, Switch] = {
     "target-experts": Switch({"expert_history": "target"}),
     "mixed-experts": Switch({"expert_history": "mixed"}),
     "no-half-life": Switch({"half_life": None}),
+    "short-half-life": Switch({"half_life": 0.1}),
     "towers": Switch({"backbone": "towers"}),
     "ligr": Switch({"block": "ligr"}),
     "learned-positions": Switch({"position": "learned"}),
