@@ -199,7 +199,7 @@ def untrained(inputs: FitInputs, vocabulary: Vocabulary) -> Lister:
     config = load_preset("sasrec-mixed", SAME)
     events = replace(inputs.events, domain=vocabulary.domain_of_item[inputs.events.item])
     model = Fit(replace(inputs, config=config, vocabulary=vocabulary, events=events), seed=0).model.eval()
-    loaded = LoadedModel(model, config, vocabulary, encode_all_items(model), MAX_LENGTH, {}, None)
+    loaded = LoadedModel(model, config, vocabulary, MAX_LENGTH, {}, None)
     return Lister(PresentScorer(loaded, None), np.ones(vocabulary.num_items + 1, bool))
 
 

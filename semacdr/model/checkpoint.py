@@ -53,14 +53,17 @@ class LoadedModel:
     model: SemaCdrModel
     config: ModelConfig
     vocabulary: Vocabulary
-    items: ItemVectors
-    """All items, by ``item_index``; row 0 pads and is zero."""
     max_length: int
     """Events of a history that the model looks back on."""
     details: Mapping[str, Any]
     """What training wrote down, such as ``best_epoch``."""
     scoring: Scoring | None
     """The experts and their gate; None: the preset has none."""
+
+    @cached_property
+    def items(self) -> ItemVectors:
+        """All items, by ``item_index``; row 0 pads and is zero."""
+        return encode_all_items(self.model)
 
     @torch.inference_mode()
     def user_states(self, events: Events, queries: Queries) -> UserStates:
@@ -173,7 +176,7 @@ def is_readable(folder: Path) -> bool:
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> LoadedModel:
-    """Load a model in evaluation mode, its item vectors computed once.
+    """Load a model in evaluation mode.
 
     Raises:
         StoreError: a file is missing or broken, of another version, or does not fit the others; the message says which.
@@ -197,7 +200,6 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> LoadedModel:
         model=model,
         config=config,
         vocabulary=vocabulary,
-        items=encode_all_items(model),
         max_length=int(record["max_length"]),
         details=record["details"],
         scoring=scoring,

@@ -18,7 +18,7 @@ from scipy import sparse
 from torch import Tensor
 
 from semacdr.errors import DataError, examples
-from semacdr.model.checkpoint import LoadedModel, encode_all_items
+from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.config import ItemView
 from semacdr.model.experts import Memory, title_texts, title_vectoriser
 from semacdr.model.histories import IntArray
@@ -67,11 +67,11 @@ def grow(model: LoadedModel, titles: pl.DataFrame, inputs: Mapping[str, Path]) -
     place_R = np.concatenate([[0], vocabulary.encode(known.table, "checkpoint")])
     text = _texts(trained_on, now, vocabulary, new)
     grown = _model(model, vocabulary, text, torch.from_numpy(place_R))
-    items, scoring = encode_all_items(grown), None
+    scoring = None
     if model.scoring:
         title = _titles(model, vocabulary, new, place_R, inputs["trained_items"])
         scoring = _scoring(model.scoring, vocabulary, text, place_R, title)
-    return Growth(replace(model, model=grown, vocabulary=vocabulary, items=items, scoring=scoring), new.height)
+    return Growth(replace(model, model=grown, vocabulary=vocabulary, scoring=scoring), new.height)
 
 
 def _check_domains(new: pl.DataFrame, known: Vocabulary) -> None:
