@@ -405,7 +405,7 @@ STAGES: tuple[Stage, ...] = (
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=7,
+        revision=8,
     ),
     Stage(
         name="evaluation",

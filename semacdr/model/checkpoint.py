@@ -29,13 +29,13 @@ from semacdr.model.config import ModelConfig
 from semacdr.model.experts import column_names, memory_of, memory_tensors
 from semacdr.model.gate import ScoreGate
 from semacdr.model.histories import Events, Queries, query_batches
-from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors
+from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors, Measure
 from semacdr.model.scorer import FinalScorer, Scoring
 from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.vocabulary import COLUMNS, Vocabulary
 from semacdr.tables import CONTRACT_VERSIONS
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
 _REDO = "restore the artifact, or run the training stage again"
 
@@ -283,7 +283,8 @@ def _build(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Map
     text_tensors = [
         f"items.{view}_{kind}" for view in TEXT_VIEWS if view in config.views for kind in ("text", "present")
     ]
-    missing = [name for name in ("items.domain_I1", "items.support_I1", *text_tensors) if name not in tensors]
+    measures = [f"items.{view}_{name}" for view in TEXT_VIEWS if view in config.views for name in Measure._fields]
+    missing = [name for name in ("items.domain_I1", "items.support_I1", *text_tensors, *measures) if name not in tensors]
     if missing:
         raise StoreError(f"{path} lacks tensors", found=examples(missing), do=_REDO)
     rows = {name: len(tensors[name]) for name in ("items.support_I1", *text_tensors)}
@@ -304,6 +305,7 @@ def _build(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Map
         domain_I1=torch.from_numpy(vocabulary.domain_of_item),
         support_I1=tensors["items.support_I1"],
         text=text,
+        measure={view: Measure(*(tensors[f"items.{view}_{name}"] for name in Measure._fields)) for view in text},
         num_domains=len(vocabulary.domains),
     )
     model = SemaCdrModel(config, catalogue)
