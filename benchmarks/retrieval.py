@@ -38,7 +38,7 @@ from semacdr.database import write_parquet
 from semacdr.dataset import Embeddings, Recommendations, Split, Training
 from semacdr.embeddings.embed import rewhiten
 from semacdr.embeddings.encoders import BUNDLED, LocalEncoder, locate
-from semacdr.model.checkpoint import LoadedModel, encode_all_items
+from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.config import load_preset
 from semacdr.model.growth import TRAINED_ON
 from semacdr.model.histories import Events, events_of, queries_at

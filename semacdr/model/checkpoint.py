@@ -280,11 +280,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _build(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Mapping[str, Tensor]) -> SemaCdrModel:
-    text_tensors = [
-        f"items.{view}_{kind}" for view in TEXT_VIEWS if view in config.views for kind in ("text", "present")
-    ]
-    measures = [f"items.{view}_{name}" for view in TEXT_VIEWS if view in config.views for name in Measure._fields]
-    missing = [name for name in ("items.domain_I1", "items.support_I1", *text_tensors, *measures) if name not in tensors]
+    views = [view for view in TEXT_VIEWS if view in config.views]
+    text_tensors = [f"items.{view}_{kind}" for view in views for kind in ("text", "present")]
+    measures = [f"items.{view}_{name}" for view in views for name in Measure._fields]
+    needed = ("items.domain_I1", "items.support_I1", *text_tensors, *measures)
+    missing = [name for name in needed if name not in tensors]
     if missing:
         raise StoreError(f"{path} lacks tensors", found=examples(missing), do=_REDO)
     rows = {name: len(tensors[name]) for name in ("items.support_I1", *text_tensors)}
@@ -296,11 +296,7 @@ def _build(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Map
             expected=f"{vocabulary.num_items + 1}: the items and the padding",
             do=_REDO,
         )
-    text = {
-        view: (tensors[f"items.{view}_text"], tensors[f"items.{view}_present"])
-        for view in TEXT_VIEWS
-        if view in config.views
-    }
+    text = {view: (tensors[f"items.{view}_text"], tensors[f"items.{view}_present"]) for view in views}
     catalogue = Catalogue(
         domain_I1=torch.from_numpy(vocabulary.domain_of_item),
         support_I1=tensors["items.support_I1"],

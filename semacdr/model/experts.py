@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
@@ -98,7 +98,7 @@ class Memory:
             title=title_tfidf(texts, words, idf),
             title_words=words,
             title_idf=idf,
-            text={view: text_units(vectors, mean[view]) for view, vectors in text.items()},
+            text={view: text_units(vectors.raw_I1E, vectors.present_I1, mean[view]) for view, vectors in text.items()},
             text_mean=mean,
             bounds=vocabulary.bounds,
         )
@@ -245,10 +245,12 @@ def _mean(vectors: TextVectors) -> FloatArray:
     return mean
 
 
-def text_units(vectors: TextVectors, mean_E: FloatArray) -> FloatArray:
-    """Return the raw vectors less a mean, of length 1, in the half precision that a checkpoint stores; 0: no text."""
-    unit_I1E = torch.nn.functional.normalize(vectors.raw_I1E - torch.from_numpy(mean_E), dim=1)
-    unit: FloatArray = (unit_I1E * vectors.present_I1[:, None]).half().float().numpy()
+def text_units(
+    raw_NE: Float[Tensor, "items encoder"], present_N: Bool[Tensor, " items"], mean_E: FloatArray
+) -> FloatArray:
+    """Return raw vectors less a mean, of length 1, in the half precision that a checkpoint stores; 0 without text."""
+    unit_NE = torch.nn.functional.normalize(raw_NE - torch.from_numpy(mean_E), dim=1)
+    unit: FloatArray = (unit_NE * present_N[:, None]).half().float().numpy()
     return unit
 
 

@@ -5,7 +5,7 @@ model was trained on, and measured as those of its fit; its ID counts as never s
 texts. A checkpoint keeps what that takes, so that nothing of old items is read.
 """
 
-# Shapes: I1 items and the padding of the grown model, R old items and the padding.
+# Shapes: I1 items and the padding of the grown model, R old items and the padding, N new ones.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -63,10 +63,11 @@ def grow(model: LoadedModel, titles: pl.DataFrame, inputs: Mapping[str, Path]) -
     vocabulary = Vocabulary.of_items(
         pl.concat([known.table.select("domain", "item_id"), new.select("domain", "item_id")])
     )
-    place_R = np.concatenate([[0], vocabulary.encode(known.table, "checkpoint")])
+    places = np.concatenate([[0], vocabulary.encode(known.table, "checkpoint")]), vocabulary.encode(new, "items")
     text = read_text_vectors(now, vocabulary, whitened_as=trained_on, only=new)
-    grown = _model(model, vocabulary, text, torch.from_numpy(place_R))
-    scoring = _scoring(model.scoring, vocabulary, text, place_R, new) if model.scoring else None
+    grown = _model(model, vocabulary, text, places)
+    titles_N = new["title"].fill_null("").to_list()
+    scoring = _scoring(model.scoring, vocabulary, text, places, titles_N) if model.scoring else None
     return Growth(replace(model, model=grown, vocabulary=vocabulary, scoring=scoring), new.height)
 
 
@@ -99,15 +100,17 @@ def _check_encoder(trained_on: Path, now: Path) -> None:
 
 
 def _model(
-    model: LoadedModel, vocabulary: Vocabulary, text: Mapping[View, TextVectors], place_R: Tensor
+    model: LoadedModel, vocabulary: Vocabulary, text: Mapping[View, TextVectors], places: tuple[IntArray, IntArray]
 ) -> SemaCdrModel:
     old = model.model.state_dict()
-    num_rows = vocabulary.num_items + 1
+    place_R, place_N = map(torch.from_numpy, places)
 
-    def moved(values_R: Tensor, into: Tensor | None = None) -> Tensor:
-        target = torch.zeros(num_rows, *values_R.shape[1:], dtype=values_R.dtype) if into is None else into.clone()
-        target[place_R] = values_R
-        return target
+    def moved(values_R: Tensor, values_N: Tensor | None = None) -> Tensor:
+        target_I1 = values_R.new_zeros(vocabulary.num_items + 1, *values_R.shape[1:])
+        target_I1[place_R] = values_R
+        if values_N is not None:
+            target_I1[place_N] = values_N
+        return target_I1
 
     domain_I1 = torch.from_numpy(vocabulary.domain_of_item)
     support_I1 = moved(old["items.support_I1"])
@@ -115,8 +118,8 @@ def _model(
     for view in TEXT_VIEWS:
         if view in model.config.views:
             vectors, measure[view] = text[View(view)], model.model.items.measure(view)
-            values = vectors.for_model(model.config, measure[view].standard), vectors.present_I1
-            shifted, present = centred(values, domain_I1, measure[view].offset_NK)
+            values = vectors.for_model(model.config, measure[view].standard)[place_N], vectors.present_I1[place_N]
+            shifted, present = centred(values, domain_I1[place_N], measure[view].offset_NK)
             views[view] = moved(old[f"items.{view}_text"], shifted), moved(old[f"items.{view}_present"], present)
     num_domains = len(vocabulary.domains)
     catalogue = Catalogue(
@@ -133,15 +136,20 @@ def _model(
 
 
 def _scoring(
-    scoring: Scoring, vocabulary: Vocabulary, text: Mapping[View, TextVectors], place_R: IntArray, new: pl.DataFrame
+    scoring: Scoring,
+    vocabulary: Vocabulary,
+    text: Mapping[View, TextVectors],
+    places: tuple[IntArray, IntArray],
+    titles_N: list[str],
 ) -> Scoring:
     """Return the experts with the new items: their titles by the words, their texts less the mean of the fit's."""
-    memory = scoring.memory
-    titles = title_tfidf(new["title"].fill_null("").to_list(), memory.title_words, memory.title_idf)
-    order = np.argsort(np.concatenate([place_R, vocabulary.encode(new, "items")]))
-    units = {view: text_units(vectors, memory.text_mean[view]) for view, vectors in text.items()}
-    for view, unit in units.items():
-        unit[place_R] = memory.text[view]
+    memory, (place_R, place_N) = scoring.memory, places
+    order = np.argsort(np.concatenate(places))
+    titles = title_tfidf(titles_N, memory.title_words, memory.title_idf)
+    units = {}
+    for view, vectors in text.items():
+        of_new = text_units(vectors.raw_I1E[place_N], vectors.present_I1[place_N], memory.text_mean[view])
+        units[view] = np.concatenate([memory.text[view], of_new])[order]
     grown = replace(
         memory,
         item=place_R[memory.item],

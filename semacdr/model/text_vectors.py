@@ -94,14 +94,11 @@ def read_text_vectors(
     files = table_files(folder, "embeddings")
     if not files:
         raise DataError("embeddings: table embeddings has no file", expected=f"embeddings.parquet in {folder}")
-    table = pl.concat(
-        pl.read_parquet(file, columns=["domain", "item_id", "view", "vector"], hive_partitioning=False)
-        for file in files
-    ).with_columns(pl.col("domain", "view").cast(pl.String))
-    if only is not None:
-        table = table.join(only, on=["domain", "item_id"], how="semi", maintain_order="left")
+    scan = pl.scan_parquet(files, hive_partitioning=False, glob=False)
+    scan = scan.select(pl.col("domain").cast(pl.String), "item_id", pl.col("view").cast(pl.String), "vector")
+    wanted = vocabulary.table if only is None else vocabulary.table.join(only, on=["domain", "item_id"], how="semi")
     # Items that the vocabulary lacks are no fault here: embeddings may be newer than items.
-    table = table.join(vocabulary.table, on=["domain", "item_id"], how="inner", maintain_order="left")
+    table = scan.join(wanted.lazy(), on=["domain", "item_id"], how="inner", maintain_order="left").collect()
     return {view: _view(table.filter(pl.col("view") == view.value), view, whitening, vocabulary) for view in View}
 
 

@@ -64,9 +64,7 @@ def catalogue_of(inputs: FitInputs) -> Catalogue:
         measure[view] = Measure(*standard, offsets(values, domain_I1, support_I1, share))
         text[view] = centred(values, domain_I1, measure[view].offset_NK)
     num_domains = len(inputs.vocabulary.domains)
-    return Catalogue(
-        domain_I1=domain_I1, support_I1=support_I1, text=text, measure=measure, num_domains=num_domains
-    )
+    return Catalogue(domain_I1=domain_I1, support_I1=support_I1, text=text, measure=measure, num_domains=num_domains)
 
 
 def share_of_process() -> Share:
