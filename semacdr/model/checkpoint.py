@@ -1,7 +1,8 @@
 """The checkpoint: weights, config and vocabulary in a folder, loaded with one call and no training code.
 
     model.safetensors    parameters, what the model knows of items (domain, support, half-precision text vectors), and
-                         what the experts remember (the fit's events, the titles' TF-IDF) with their gate
+                         what the experts remember (the fit's events, the titles' TF-IDF) with their gate; what texts of
+                         later items are measured by (means, words and their weights)
     config.json          the preset with its overrides, the history's length, versions
     vocabulary.parquet   domain, item_id, item_index
 
@@ -35,7 +36,7 @@ from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.vocabulary import COLUMNS, Vocabulary
 from semacdr.tables import CONTRACT_VERSIONS
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
 _REDO = "restore the artifact, or run the training stage again"
 

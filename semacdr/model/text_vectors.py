@@ -50,10 +50,10 @@ class TextVectors:
             config: of the model.
             support_I1: events of each item that its fit may see; what has none is in no statistic.
         """
-        visible_VE = self.raw_I1E[self.present_I1 & (support_I1 > 0)].double()
-        if config.whitening != "zscore" or len(visible_VE) < 2:  # noqa: PLR2004 (a variance needs two)
+        visible_I1 = self.present_I1 & (support_I1 > 0)
+        if config.whitening != "zscore" or visible_I1.sum() < 2:  # noqa: PLR2004 (a variance needs two)
             return Standard(torch.zeros(1), torch.ones(1))
-        variance_E, mean_E = torch.var_mean(visible_VE, dim=0)
+        variance_E, mean_E = torch.var_mean(self.raw_I1E[visible_I1].double(), dim=0)
         # A number that is the same everywhere has no spread: rounding noise is not blown up to one.
         scale_E = variance_E.clamp(min=max(ZSCORE_FLOOR * float(variance_E.mean()), 1e-12)).rsqrt()
         return Standard(mean_E.float(), scale_E.float())

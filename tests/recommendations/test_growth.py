@@ -61,7 +61,7 @@ def test_grown_titles_are_those_that_all_titles_have_by_the_words_of_the_old(art
 def test_twin_of_an_item_scores_as_the_item_would_without_its_past(
     trained: dict[str, Path], artifacts: dict[str, Path], tmp_path: Path, whitening: str
 ):
-    """A new item's text is whitened and centred as the checkpoint's: a twin's text vector is the item's own."""
+    """A new item's text is measured as the checkpoint's: a twin's text vectors are the item's own."""
     checkpoint = artifacts["checkpoint"]
     if whitening != "pca":
         checkpoint, overrides = tmp_path, {**OVERRIDES, "max_epochs": 1, "experts": [], "whitening": whitening}
@@ -75,6 +75,9 @@ def test_twin_of_an_item_scores_as_the_item_would_without_its_past(
     own, other = grown.vocabulary.encode(rows, "test")
     text = grown.model.items.get_buffer("agnostic_text")
     torch.testing.assert_close(text[own], text[other], rtol=0, atol=2e-3)
+    if grown.scoring is not None:
+        for unit in grown.scoring.memory.text.values():
+            np.testing.assert_array_equal(unit[own], unit[other])
     assert grown.model.items.support_I1[own] == 0
     assert grown.model.items.support_I1[other] > 0
 
