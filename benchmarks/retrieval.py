@@ -38,7 +38,7 @@ from semacdr.database import write_parquet
 from semacdr.dataset import Embeddings, Recommendations, Split, Training
 from semacdr.embeddings.embed import rewhiten
 from semacdr.embeddings.encoders import BUNDLED, LocalEncoder, locate
-from semacdr.model.checkpoint import LoadedModel, encode_all_items
+from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.config import load_preset
 from semacdr.model.growth import TRAINED_ON
 from semacdr.model.histories import Events, events_of, queries_at
@@ -199,7 +199,7 @@ def untrained(inputs: FitInputs, vocabulary: Vocabulary) -> Lister:
     config = load_preset("sasrec-mixed", SAME)
     events = replace(inputs.events, domain=vocabulary.domain_of_item[inputs.events.item])
     model = Fit(replace(inputs, config=config, vocabulary=vocabulary, events=events), seed=0).model.eval()
-    loaded = LoadedModel(model, config, vocabulary, encode_all_items(model), MAX_LENGTH, {}, None)
+    loaded = LoadedModel(model, config, vocabulary, MAX_LENGTH, {}, None)
     return Lister(PresentScorer(loaded, None), np.ones(vocabulary.num_items + 1, bool))
 
 

@@ -81,8 +81,8 @@ class Stage:
     """Get more of it, as far as the budget goes."""
     keeps: Callable[[Context, Mapping[str, Artifact]], dict[str, Artifact] | None] | None = None
     """Return the outputs that serve on although something has changed; None: they do not."""
-    settle: Callable[[Context, Mapping[str, Artifact]], None] | None = None
-    """What follows from the outputs once they are published; called at every run."""
+    settle: Callable[[Context, Mapping[str, Artifact]], bool] | None = None
+    """What follows from the outputs once they are published; called at every run. Tells whether an alias has moved."""
     revision: int = 1
     """Raised when the stage's code makes other content from the same inputs."""
 
@@ -343,10 +343,11 @@ def _demand_made_from(made: Artifact, source: Artifact) -> None:
         )
 
 
-def _admit(context: Context, outputs: Mapping[str, Artifact]) -> None:
+def _admit(context: Context, outputs: Mapping[str, Artifact]) -> bool:
     moved = admit(context.store, outputs["gate"])
     if moved:
         log.info("in production", dataset=context.dataset.name, artifacts=moved)
+    return bool(moved)
 
 
 def _report(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -405,7 +406,7 @@ STAGES: tuple[Stage, ...] = (
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=8,
+        revision=9,
     ),
     Stage(
         name="evaluation",
@@ -561,8 +562,8 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
     with _blamed(store, inputs):
         if not (refresh and stage.gather) and (known := _published(stage, context, drafted())):
             bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
-            if stage.settle is not None:
-                stage.settle(context, known)
+            if stage.settle is not None and stage.settle(context, known):
+                rebuild_catalog(store)
             return known
         if stage.keeps and not refresh and (kept := stage.keeps(context, inputs)):
             bound.info("kept", artifacts=[artifact.reference for artifact in kept.values()])
@@ -573,8 +574,8 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
             # Another run may have done the work while this one waited.
             if _current_versions(stage, context) != before and (known := _published(stage, context, drafted())):
                 bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
-                if stage.settle is not None:
-                    stage.settle(context, known)
+                if stage.settle is not None and stage.settle(context, known):
+                    rebuild_catalog(store)
                 return known
             if stage.gather is not None:
                 with store.gathering_responses():
@@ -586,9 +587,9 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
             with store.open_draft(draft, stage.outputs):
                 facts = stage.run(context, inputs, draft)
                 artifacts = store.publish(draft, facts)
-                rebuild_catalog(store)
         if stage.settle is not None:
             stage.settle(context, artifacts)
+        rebuild_catalog(store)
     rows_out = {table: rows for a in artifacts.values() for table, rows in a.manifest.rows_out.items()}
     bound.info(
         "published",

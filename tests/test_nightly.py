@@ -19,7 +19,7 @@ from semacdr.model import checkpoint
 from semacdr.pipeline import STAGES, Context, find_stage, outlook, run_stage
 from semacdr.recommendations import Recommender
 from semacdr.settings import Settings
-from semacdr.store import Artifact, Store
+from semacdr.store import Artifact, Store, rebuild_catalog
 from semacdr.store.promotion import promote
 from tests.raw_logs import write_raw_logs
 
@@ -29,6 +29,9 @@ NEW = "f-new"
 
 class Nights:
     """A data set with its store, and what each night published."""
+
+    after_second: set[str]
+    """In production, as SQL says, after the second night."""
 
     def __init__(self, folder: Path) -> None:
         self.toml = write_raw_logs(folder / "raw")
@@ -52,6 +55,11 @@ class Nights:
             made |= run_stage(stage, self.context)
         return made
 
+    def in_production(self) -> set[str]:
+        with duckdb.connect(str(self.store.catalog), read_only=True) as catalog:
+            found = catalog.execute("select name from aliases where alias = 'production' and is_now").fetchall()
+        return {name for (name,) in found}
+
     def version(self, name: str, at: str = "production") -> str:
         return self.store.get("three-domains", name, at).manifest.version
 
@@ -61,7 +69,13 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Nights, list[dict[
     """A first night, an unchanged one, and one with a new item and a new user's events."""
     torch.set_num_threads(1)
     nights = Nights(tmp_path_factory.mktemp("nights"))
-    made = [nights.run(), nights.run()]
+    made = [nights.run()]
+    # As if killed before all that had passed was in production: the next night makes up for it.
+    (nights.store.root / "three-domains" / "index" / "production").unlink()
+    rebuild_catalog(nights.store)
+    assert "index" not in nights.in_production()
+    made.append(nights.run())
+    nights.after_second = nights.in_production()
     folder = nights.toml.parent
     with (folder / "film-items.csv").open("a", newline="") as file:
         csv.writer(file).writerow([NEW, "A movie about dragons, volume 99", "Maker1"])
@@ -74,6 +88,10 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Nights, list[dict[
 def test_unchanged_night_makes_nothing(nights: tuple[Nights, list[dict[str, Artifact]]]):
     _, (first, second, _) = nights
     assert {artifact.reference for artifact in first.values()} == {artifact.reference for artifact in second.values()}
+
+
+def test_unchanged_night_promotes_what_a_killed_one_did_not(nights: tuple[Nights, list[dict[str, Artifact]]]):
+    assert nights[0].after_second == {"checkpoint", "index", "recommendations", "user_vectors", "item_vectors"}
 
 
 def test_new_item_and_user_go_through_one_night_without_training(nights: tuple[Nights, list[dict[str, Artifact]]]):

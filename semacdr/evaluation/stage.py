@@ -63,7 +63,7 @@ def evaluate(
 def _evaluate(protocol: Protocol, inputs: Mapping[str, Path], output: Path, seed: int, progress: Progress) -> Facts:
     loaded = load_checkpoint(inputs["checkpoint"])
     items = read_items(inputs["items"])
-    if "trained_items" in inputs:
+    if "trained_embeddings" in inputs:
         loaded = grow(loaded, items, inputs).model
     loaded.check_items(items)
     setting = Setting(protocol, Candidates.FULL, FitOn.REFIT)

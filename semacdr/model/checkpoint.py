@@ -1,7 +1,8 @@
 """The checkpoint: weights, config and vocabulary in a folder, loaded with one call and no training code.
 
     model.safetensors    parameters, what the model knows of items (domain, support, half-precision text vectors), and
-                         what the experts remember (the fit's events, the titles' TF-IDF) with their gate
+                         what the experts remember (the fit's events, the titles' TF-IDF) with their gate; what texts of
+                         later items are measured by (means, words and their weights)
     config.json          the preset with its overrides, the history's length, versions
     vocabulary.parquet   domain, item_id, item_index
 
@@ -29,13 +30,13 @@ from semacdr.model.config import ModelConfig
 from semacdr.model.experts import column_names, memory_of, memory_tensors
 from semacdr.model.gate import ScoreGate
 from semacdr.model.histories import Events, Queries, query_batches
-from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors
+from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors, Measure
 from semacdr.model.scorer import FinalScorer, Scoring
 from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.vocabulary import COLUMNS, Vocabulary
 from semacdr.tables import CONTRACT_VERSIONS
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
 _REDO = "restore the artifact, or run the training stage again"
 
@@ -53,14 +54,17 @@ class LoadedModel:
     model: SemaCdrModel
     config: ModelConfig
     vocabulary: Vocabulary
-    items: ItemVectors
-    """All items, by ``item_index``; row 0 pads and is zero."""
     max_length: int
     """Events of a history that the model looks back on."""
     details: Mapping[str, Any]
     """What training wrote down, such as ``best_epoch``."""
     scoring: Scoring | None
     """The experts and their gate; None: the preset has none."""
+
+    @cached_property
+    def items(self) -> ItemVectors:
+        """All items, by ``item_index``; row 0 pads and is zero."""
+        return encode_all_items(self.model)
 
     @torch.inference_mode()
     def user_states(self, events: Events, queries: Queries) -> UserStates:
@@ -173,7 +177,7 @@ def is_readable(folder: Path) -> bool:
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> LoadedModel:
-    """Load a model in evaluation mode, its item vectors computed once.
+    """Load a model in evaluation mode.
 
     Raises:
         StoreError: a file is missing or broken, of another version, or does not fit the others; the message says which.
@@ -197,7 +201,6 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> LoadedModel:
         model=model,
         config=config,
         vocabulary=vocabulary,
-        items=encode_all_items(model),
         max_length=int(record["max_length"]),
         details=record["details"],
         scoring=scoring,
@@ -278,10 +281,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _build(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Mapping[str, Tensor]) -> SemaCdrModel:
-    text_tensors = [
-        f"items.{view}_{kind}" for view in TEXT_VIEWS if view in config.views for kind in ("text", "present")
-    ]
-    missing = [name for name in ("items.domain_I1", "items.support_I1", *text_tensors) if name not in tensors]
+    views = [view for view in TEXT_VIEWS if view in config.views]
+    text_tensors = [f"items.{view}_{kind}" for view in views for kind in ("text", "present")]
+    measures = [f"items.{view}_{name}" for view in views for name in Measure._fields]
+    needed = ("items.domain_I1", "items.support_I1", *text_tensors, *measures)
+    missing = [name for name in needed if name not in tensors]
     if missing:
         raise StoreError(f"{path} lacks tensors", found=examples(missing), do=_REDO)
     rows = {name: len(tensors[name]) for name in ("items.support_I1", *text_tensors)}
@@ -293,15 +297,12 @@ def _build(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: Map
             expected=f"{vocabulary.num_items + 1}: the items and the padding",
             do=_REDO,
         )
-    text = {
-        view: (tensors[f"items.{view}_text"], tensors[f"items.{view}_present"])
-        for view in TEXT_VIEWS
-        if view in config.views
-    }
+    text = {view: (tensors[f"items.{view}_text"], tensors[f"items.{view}_present"]) for view in views}
     catalogue = Catalogue(
         domain_I1=torch.from_numpy(vocabulary.domain_of_item),
         support_I1=tensors["items.support_I1"],
         text=text,
+        measure={view: Measure(*(tensors[f"items.{view}_{name}"] for name in Measure._fields)) for view in text},
         num_domains=len(vocabulary.domains),
     )
     model = SemaCdrModel(config, catalogue)

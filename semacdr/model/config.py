@@ -121,7 +121,7 @@ class ModelConfig(Frozen):
     domain_alignment_weight: float = Field(default=0.05, ge=0)
     """Weight of the InfoNCE loss between agnostic vectors of items of two domains that one user took near in time."""
     user_alignment_weight: float = Field(default=0.0, ge=0)
-    """Weight of the InfoNCE loss between the source and the target state of users who have both (harms: docs/log.md)."""
+    """Weight of the InfoNCE loss between source and target state of users who have both (harms: docs/log.md)."""
     profile_weight: float = Field(default=0.0, ge=0)
     """Weight of the InfoNCE loss between the mixed state and a profile: the mean of what the encoder gave for the
     agnostic texts of the history's items. No LLM writes about persons; at inference there is no profile."""

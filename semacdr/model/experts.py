@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
@@ -69,8 +69,12 @@ class Memory:
     time_s: IntArray
     title: sparse.csr_matrix
     """TF-IDF of the titles by ``item_index``, rows of length 1 (or 0: no title)."""
+    title_words: tuple[str, ...]
+    """Of the titles of the fit's items: a column each."""
+    title_idf: FloatArray
     text: Mapping[View, FloatArray]
-    """Vectors of length 1 by ``item_index``, their mean taken out."""
+    """Vectors of length 1 by ``item_index``, the mean of the fit's items taken out."""
+    text_mean: Mapping[View, FloatArray]
     bounds: tuple[tuple[int, int], ...]
     mixed: bool
     """Histories are looked at as one, whatever the domains."""
@@ -94,12 +98,18 @@ class Memory:
             text: both views' vectors.
             mixed: histories are looked at as one, whatever the domains.
         """
+        texts = title_texts(titles, vocabulary)
+        words, idf = title_words(texts)
+        mean = {view: _mean(vectors) for view, vectors in text.items()}
         return cls(
             offsets=events.offsets,
             item=events.item,
             time_s=events.time_s,
-            title=title_tfidf(titles, vocabulary),
-            text={view: _unit(vectors) for view, vectors in text.items()},
+            title=title_tfidf(texts, words, idf),
+            title_words=words,
+            title_idf=idf,
+            text={view: text_units(vectors.raw_I1E, vectors.present_I1, mean[view]) for view, vectors in text.items()},
+            text_mean=mean,
             bounds=vocabulary.bounds,
             mixed=mixed,
         )
@@ -209,34 +219,53 @@ def _near(run: IntArray, time_s: IntArray) -> tuple[IntArray, IntArray, FloatArr
     return source, taken, weight
 
 
-def title_tfidf(titles: pl.DataFrame, vocabulary: Vocabulary) -> sparse.csr_matrix:
-    """Return the TF-IDF vectors of the titles by ``item_index``; row 0 pads."""
-    texts = title_texts(titles, vocabulary)
-    vectoriser = title_vectoriser(texts)
-    return vectoriser.transform(texts).tocsr() if vectoriser else sparse.csr_matrix((len(texts), 1), dtype=np.float32)
-
-
 def title_texts(titles: pl.DataFrame, vocabulary: Vocabulary) -> list[str]:
     """Return the titles by ``item_index``; empty where there is none."""
     joined = vocabulary.table.join(titles, on=["domain", "item_id"], how="left", maintain_order="left")
     return ["", *joined["title"].fill_null("").to_list()]
 
 
-def title_vectoriser(texts: Sequence[str]) -> TfidfVectorizer | None:
-    """Return what weighs the words of titles as these do; None: not one word is in them."""
-    vectoriser = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\w+", dtype=np.float32)  # noqa: S106
+def title_words(texts: Sequence[str]) -> tuple[tuple[str, ...], FloatArray]:
+    """Return the words of some titles, and how much each weighs by the titles that hold it."""
+    vectoriser = _vectoriser(None)
     try:
-        return vectoriser.fit(texts)
+        vectoriser.fit(texts)
     except ValueError:
-        # scikit-learn's only word for it.
-        return None
+        # scikit-learn's only word for it: not one word is in them.
+        return (), np.empty(0, np.float32)
+    return tuple(vectoriser.get_feature_names_out()), vectoriser.idf_
 
 
-def _unit(vectors: TextVectors) -> FloatArray:
-    """The raw vectors less their mean, of length 1, in the half precision that a checkpoint stores; 0 without text."""
+def title_tfidf(texts: Sequence[str], words: Sequence[str], idf: FloatArray) -> sparse.csr_matrix:
+    """Return the TF-IDF vectors of titles by words and their weights; what is no such word does not count."""
+    if not words:
+        return sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+    vectoriser = _vectoriser(words)
+    vectoriser.idf_ = idf
+    return vectoriser.transform(texts).tocsr()
+
+
+def _vectoriser(words: Sequence[str] | None) -> TfidfVectorizer:
+    return TfidfVectorizer(
+        sublinear_tf=True,
+        token_pattern=r"(?u)\w+",  # noqa: S106
+        dtype=np.float32,
+        vocabulary=words,
+    )
+
+
+def _mean(vectors: TextVectors) -> FloatArray:
     raw, present = vectors.raw_I1E, vectors.present_I1
-    mean = raw[present].mean(dim=0) if present.any() else torch.zeros(raw.shape[1])
-    unit: FloatArray = (torch.nn.functional.normalize(raw - mean, dim=1) * present[:, None]).half().float().numpy()
+    mean: FloatArray = (raw[present].mean(dim=0) if present.any() else torch.zeros(raw.shape[1])).numpy()
+    return mean
+
+
+def text_units(
+    raw_NE: Float[Tensor, "items encoder"], present_N: Bool[Tensor, " items"], mean_E: FloatArray
+) -> FloatArray:
+    """Return raw vectors less a mean, of length 1, in the half precision that a checkpoint stores; 0 without text."""
+    unit_NE = torch.nn.functional.normalize(raw_NE - torch.from_numpy(mean_E), dim=1)
+    unit: FloatArray = (unit_NE * present_N[:, None]).half().float().numpy()
     return unit
 
 
@@ -381,9 +410,12 @@ def memory_tensors(memory: Memory) -> dict[str, Tensor]:
         "title_data": memory.title.data.astype(np.float32),
         "title_indices": memory.title.indices.astype(np.int32),
         "title_indptr": memory.title.indptr.astype(np.int64),
-        "title_width": np.array([memory.title.shape[1]], np.int64),
         "mixed": np.array([memory.mixed]),
+        # No word holds a line's end.
+        "title_words": np.frombuffer("\n".join(memory.title_words).encode(), np.uint8).copy(),
+        "title_idf": memory.title_idf,
         **{f"text_{view}": unit.astype(np.float16) for view, unit in memory.text.items()},
+        **{f"mean_{view}": mean for view, mean in memory.text_mean.items()},
     }
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
 
@@ -395,14 +427,18 @@ def memory_of(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> Memory:
         KeyError: a tensor is missing.
     """
     array = {name: tensors[name].numpy() for name in tensors}
-    shape = (len(array["title_indptr"]) - 1, int(array["title_width"][0]))
+    words = tuple(array["title_words"].tobytes().decode().split())
+    shape = (len(array["title_indptr"]) - 1, max(len(words), 1))
     parts = (array["title_data"], array["title_indices"], array["title_indptr"])
     return Memory(
         offsets=array["offsets"],
         item=array["item"].astype(np.int64),
         time_s=array["time_s"],
         title=sparse.csr_matrix(parts, shape=shape),
+        title_words=words,
+        title_idf=array["title_idf"],
         text={view: array[f"text_{view}"].astype(np.float32) for view in View},
+        text_mean={view: array[f"mean_{view}"] for view in View},
         bounds=vocabulary.bounds,
         mixed=bool(array["mixed"][0]),
     )

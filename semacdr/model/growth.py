@@ -1,11 +1,11 @@
 """A trained model that learns of new items without training: an item is its texts, so it needs no ID to be scored.
 
-What the model knows stays as it is, bit by bit. A new item's texts are whitened and centred as those of the embeddings
-that the model was trained on, its ID counts as never seen, and the experts read its title and texts.
+What the model knows stays as it is, bit by bit. A new item's texts are whitened as those of the embeddings that the
+model was trained on, and measured as those of its fit; its ID counts as never seen, and the experts read its title and
+texts. A checkpoint keeps what that takes, so that nothing of old items is read.
 """
 
-# Shapes: I1 items and the padding of the grown model, R old items and the padding, N new ones, V old ones with a text,
-# K whitened width, E encoder width.
+# Shapes: I1 items and the padding of the grown model, R old items and the padding, N new ones.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,9 +18,8 @@ from scipy import sparse
 from torch import Tensor
 
 from semacdr.errors import DataError, examples
-from semacdr.model.checkpoint import LoadedModel, encode_all_items
-from semacdr.model.config import ItemView
-from semacdr.model.experts import title_texts, title_vectoriser
+from semacdr.model.checkpoint import LoadedModel
+from semacdr.model.experts import text_units, title_tfidf
 from semacdr.model.histories import IntArray
 from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, centred
 from semacdr.model.scorer import Scoring
@@ -38,7 +37,7 @@ class Growth:
     new_items: int
 
 
-TRAINED_ON = ("items", "embeddings")
+TRAINED_ON = ("embeddings",)
 """What a checkpoint was made from that tells it of new items."""
 
 
@@ -48,8 +47,8 @@ def grow(model: LoadedModel, titles: pl.DataFrame, inputs: Mapping[str, Path]) -
     Args:
         model: a checkpoint.
         titles: domain, item_id, title of the items of today.
-        inputs: folders of today's ``embeddings``, and of the ``items`` and ``embeddings`` that the checkpoint was made
-            from, as ``trained_items`` and ``trained_embeddings``.
+        inputs: folders of today's ``embeddings``, and of those that the checkpoint was made from, as
+            ``trained_embeddings``.
 
     Raises:
         DataError: a new item is of a domain that the model does not know, or its vectors are of another encoder.
@@ -64,14 +63,12 @@ def grow(model: LoadedModel, titles: pl.DataFrame, inputs: Mapping[str, Path]) -
     vocabulary = Vocabulary.of_items(
         pl.concat([known.table.select("domain", "item_id"), new.select("domain", "item_id")])
     )
-    place_R = np.concatenate([[0], vocabulary.encode(known.table, "checkpoint")])
-    text = _texts(trained_on, now, vocabulary, new)
-    grown = _model(model, vocabulary, text, torch.from_numpy(place_R))
-    items, scoring = encode_all_items(grown), None
-    if model.scoring:
-        title = _titles(model, vocabulary, new, place_R, inputs["trained_items"])
-        scoring = _scoring(model.scoring, vocabulary, text, place_R, title)
-    return Growth(replace(model, model=grown, vocabulary=vocabulary, items=items, scoring=scoring), new.height)
+    places = np.concatenate([[0], vocabulary.encode(known.table, "checkpoint")]), vocabulary.encode(new, "items")
+    text = read_text_vectors(now, vocabulary, whitened_as=trained_on, only=new)
+    grown = _model(model, vocabulary, text, places)
+    titles_N = new["title"].fill_null("").to_list()
+    scoring = _scoring(model.scoring, vocabulary, text, places, titles_N) if model.scoring else None
+    return Growth(replace(model, model=grown, vocabulary=vocabulary, scoring=scoring), new.height)
 
 
 def _check_domains(new: pl.DataFrame, known: Vocabulary) -> None:
@@ -102,40 +99,32 @@ def _check_encoder(trained_on: Path, now: Path) -> None:
         )
 
 
-def _texts(trained_on: Path, now: Path, vocabulary: Vocabulary, new: pl.DataFrame) -> Mapping[View, TextVectors]:
-    """Both views of all items, whitened as the model's: known ones as it was trained on, new ones as they are now."""
-    texts = read_text_vectors(trained_on, vocabulary)
-    of_new = read_text_vectors(now, vocabulary, whitened_as=trained_on, only=new)
-    row = torch.from_numpy(vocabulary.encode(new, "items"))
-    for view, text in texts.items():
-        text.whitened_I1K[row] = of_new[view].whitened_I1K[row]
-        text.present_I1[row] = of_new[view].present_I1[row]
-        text.raw_I1E[row] = of_new[view].raw_I1E[row]
-    return texts
-
-
 def _model(
-    model: LoadedModel, vocabulary: Vocabulary, text: Mapping[View, TextVectors], place_R: Tensor
+    model: LoadedModel, vocabulary: Vocabulary, text: Mapping[View, TextVectors], places: tuple[IntArray, IntArray]
 ) -> SemaCdrModel:
     old = model.model.state_dict()
-    num_rows = vocabulary.num_items + 1
+    place_R, place_N = map(torch.from_numpy, places)
 
-    def moved(values_R: Tensor, into: Tensor | None = None) -> Tensor:
-        target = torch.zeros(num_rows, *values_R.shape[1:], dtype=values_R.dtype) if into is None else into.clone()
-        target[place_R] = values_R
-        return target
+    def moved(values_R: Tensor, values_N: Tensor | None = None) -> Tensor:
+        target_I1 = values_R.new_zeros(vocabulary.num_items + 1, *values_R.shape[1:])
+        target_I1[place_R] = values_R
+        if values_N is not None:
+            target_I1[place_N] = values_N
+        return target_I1
 
     domain_I1 = torch.from_numpy(vocabulary.domain_of_item)
     support_I1 = moved(old["items.support_I1"])
-    views = {}
+    views, measure = {}, {}
     for view in TEXT_VIEWS:
         if view in model.config.views:
-            vectors = text[View(view)]
-            values = vectors.for_model(model.config, support_I1)
-            share = model.config.centring if view is ItemView.AGNOSTIC else 0.0
-            shifted, present = centred((values, vectors.present_I1), domain_I1, support_I1, share)
+            vectors, measure[view] = text[View(view)], model.model.items.measure(view)
+            values = vectors.for_model(model.config, measure[view].standard)[place_N], vectors.present_I1[place_N]
+            shifted, present = centred(values, domain_I1[place_N], measure[view].offset_NK)
             views[view] = moved(old[f"items.{view}_text"], shifted), moved(old[f"items.{view}_present"], present)
-    catalogue = Catalogue(domain_I1=domain_I1, support_I1=support_I1, text=views, num_domains=len(vocabulary.domains))
+    num_domains = len(vocabulary.domains)
+    catalogue = Catalogue(
+        domain_I1=domain_I1, support_I1=support_I1, text=views, measure=measure, num_domains=num_domains
+    )
     grown = SemaCdrModel(model.config, catalogue)
     tensors = old | {f"items.{view}_text": values for view, (values, _) in views.items()}
     tensors |= {f"items.{view}_present": present for view, (_, present) in views.items()}
@@ -146,40 +135,26 @@ def _model(
     return grown.eval()
 
 
-def _titles(
-    model: LoadedModel, vocabulary: Vocabulary, new: pl.DataFrame, place_R: IntArray, trained_items: Path
-) -> sparse.csr_matrix:
-    """The TF-IDF of all titles by the words and weights of those that the model was trained with."""
-    assert model.scoring is not None
-    known = model.scoring.memory.title
-    old = pl.read_parquet(
-        table_files(trained_items, "items"), columns=["domain", "item_id", "title"], hive_partitioning=False
-    )
-    vectoriser = title_vectoriser(title_texts(old, model.vocabulary))
-    texts = new["title"].fill_null("").to_list()
-    of_new = vectoriser.transform(texts) if vectoriser else sparse.csr_matrix((len(texts), 1), dtype=np.float32)
-    order = np.argsort(np.concatenate([place_R, vocabulary.encode(new, "items")]))
-    return sparse.vstack([known, of_new], format="csr")[order]
-
-
 def _scoring(
     scoring: Scoring,
     vocabulary: Vocabulary,
     text: Mapping[View, TextVectors],
-    place_R: IntArray,
-    title: sparse.csr_matrix,
+    places: tuple[IntArray, IntArray],
+    titles_N: list[str],
 ) -> Scoring:
-    """Return the experts with the new items."""
-    memory = scoring.memory
-    is_new_I1 = torch.ones(vocabulary.num_items + 1, dtype=torch.bool)
-    is_new_I1[torch.from_numpy(place_R)] = False
+    """Return the experts with the new items: their titles by the words, their texts less the mean of the fit's."""
+    memory, (place_R, place_N) = scoring.memory, places
+    order = np.argsort(np.concatenate(places))
+    titles = title_tfidf(titles_N, memory.title_words, memory.title_idf)
     units = {}
     for view, vectors in text.items():
-        old_VE = vectors.raw_I1E[vectors.present_I1 & ~is_new_I1]
-        mean_E = old_VE.mean(dim=0) if len(old_VE) else torch.zeros(vectors.raw_I1E.shape[1])
-        new_NE = torch.nn.functional.normalize(vectors.raw_I1E[is_new_I1] - mean_E, dim=1)
-        units[view] = np.empty((len(is_new_I1), memory.text[view].shape[1]), np.float32)
-        units[view][place_R] = memory.text[view]
-        units[view][is_new_I1.numpy()] = (new_NE * vectors.present_I1[is_new_I1, None]).half().float().numpy()
-    grown = replace(memory, item=place_R[memory.item], title=title, text=units, bounds=vocabulary.bounds)
+        of_new = text_units(vectors.raw_I1E[place_N], vectors.present_I1[place_N], memory.text_mean[view])
+        units[view] = np.concatenate([memory.text[view], of_new])[order]
+    grown = replace(
+        memory,
+        item=place_R[memory.item],
+        title=sparse.vstack([memory.title, titles], format="csr")[order],
+        text=units,
+        bounds=vocabulary.bounds,
+    )
     return Scoring.of(scoring.experts, grown, scoring.gate)

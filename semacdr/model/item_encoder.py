@@ -7,14 +7,30 @@ A missing text and a missing ID are ordinary: what is missing has weight 0, and 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from semacdr.model.config import ItemView, ModelConfig
+from semacdr.model.text_vectors import Standard
 
 TEXT_VIEWS = (ItemView.AGNOSTIC, ItemView.SPECIFIC)
+
+
+class Measure(NamedTuple):
+    """How the fit measured a view's vectors: those of items that come later are measured alike."""
+
+    mean_E: Float[Tensor, " encoder"]
+    scale_E: Float[Tensor, " encoder"]
+    offset_NK: Float[Tensor, "domains whitened"]
+    """What is taken out of each domain's."""
+
+    @property
+    def standard(self) -> Standard:
+        """What comes before the offset."""
+        return Standard(self.mean_E, self.scale_E)
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,8 @@ class Catalogue:
     """Events of the item that the fit may see; 0: its ID was never trained."""
     text: Mapping[ItemView, tuple[Float[Tensor, "items1 whitened"], Bool[Tensor, " items1"]]]
     """Whitened (and centred) vectors of each text view, and which items have one."""
+    measure: Mapping[ItemView, Measure]
+    """How they were measured."""
     num_domains: int
 
 
@@ -102,6 +120,8 @@ class ItemEncoder(nn.Module):
             whitened_I1K, present_I1 = catalogue.text[view]
             self.register_buffer(f"{view}_text", whitened_I1K)
             self.register_buffer(f"{view}_present", present_I1)
+            for name, value in catalogue.measure[view]._asdict().items():
+                self.register_buffer(f"{view}_{name}", value)
             rank = config.adapter_rank if view is ItemView.SPECIFIC else 0
             self.projections[view] = Projection(
                 whitened_I1K.shape[1], config.dim, rank, self.num_domains, mixture=config.adapter_mixture
@@ -141,6 +161,10 @@ class ItemEncoder(nn.Module):
             fused_RD = (share_R3[:, :, None] * views_R3D).sum(dim=1)
         return ItemViews(self.norm(fused_RD), weight_R3, views_R3D[:, 0], views_R3D[:, 1])
 
+    def measure(self, view: ItemView) -> Measure:
+        """Return how a view's vectors were measured."""
+        return Measure(*(self.get_buffer(f"{view}_{name}") for name in Measure._fields))
+
     def _text(
         self, view: ItemView, item_R: Int[Tensor, " rows"]
     ) -> tuple[Float[Tensor, "rows dim"], Bool[Tensor, " rows"]]:
@@ -173,23 +197,36 @@ def masked_softmax(logit_RC: Float[Tensor, "*rows choices"], mask_RC: Bool[Tenso
     return torch.softmax(logit_RC.masked_fill(~mask_RC, lowest), dim=-1) * mask_RC
 
 
-def centred(
+def offsets(
     text: tuple[Float[Tensor, "items1 whitened"], Bool[Tensor, " items1"]],
     domain_I1: Int[Tensor, " items1"],
     support_I1: Int[Tensor, " items1"],
     share: float,
-) -> tuple[Float[Tensor, "items1 whitened"], Bool[Tensor, " items1"]]:
-    """Return a view with a share of each domain's offset from the mean of all taken out.
-
-    The offsets are those of items with a text that training may see. Values are rounded to half precision, in which
-    a checkpoint stores them, so that a model scores alike before and after a round trip.
-    """
+) -> Float[Tensor, "domains whitened"]:
+    """Return a share of how far each domain's items lie from the mean of all: those that training may see."""
     whitened_I1K, present_I1 = text
     visible_I1 = present_I1 & (support_I1 > 0)
-    shifted_I1K = whitened_I1K.clone()
-    for domain in range(int(domain_I1.max()) + 1):
+    offset_NK = whitened_I1K.new_zeros(int(domain_I1.max()) + 1, whitened_I1K.shape[1])
+    for domain in range(len(offset_NK)):
         chosen_I1 = visible_I1 & (domain_I1 == domain)
         if chosen_I1.any():
             offset_K = whitened_I1K[chosen_I1].mean(dim=0) - whitened_I1K[visible_I1].mean(dim=0)
-            shifted_I1K[(domain_I1 == domain) & present_I1] -= share * offset_K
+            offset_NK[domain] = share * offset_K
+    return offset_NK
+
+
+def centred(
+    text: tuple[Float[Tensor, "items1 whitened"], Bool[Tensor, " items1"]],
+    domain_I1: Int[Tensor, " items1"],
+    offset_NK: Float[Tensor, "domains whitened"],
+) -> tuple[Float[Tensor, "items1 whitened"], Bool[Tensor, " items1"]]:
+    """Return a view with each domain's offset taken out.
+
+    Values are rounded to half precision, in which a checkpoint stores them, so that a model scores alike before and
+    after a round trip.
+    """
+    whitened_I1K, present_I1 = text
+    shifted_I1K = whitened_I1K.clone()
+    for domain, offset_K in enumerate(offset_NK):
+        shifted_I1K[(domain_I1 == domain) & present_I1] -= offset_K
     return shifted_I1K.half().float(), present_I1

@@ -5,6 +5,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,6 +25,13 @@ ZSCORE_FLOOR = 1e-3
 """Smallest variance that is divided by, as a share of the mean one (the floor of PCA whitening: research 5.1)."""
 
 
+class Standard(NamedTuple):
+    """What ``zscore`` measures vectors from and by; 0 and 1 for what measures otherwise."""
+
+    mean_E: Float[Tensor, " encoder"]
+    scale_E: Float[Tensor, " encoder"]
+
+
 @dataclass(frozen=True)
 class TextVectors:
     """One view of every item; rows of items without a text are zero."""
@@ -35,13 +43,23 @@ class TextVectors:
     directions_EK: Float[Tensor, "encoder whitened"] | None = None
     """Unit vectors that the whitened numbers are measured along; None: the encoder's own."""
 
-    def for_model(self, config: ModelConfig, support_I1: Int[Tensor, " items1"]) -> Float[Tensor, "items1 text"]:
-        """Return the vectors as ``config.whitening`` wants them; rows of items without a text are zero.
+    def standard(self, config: ModelConfig, support_I1: Int[Tensor, " items1"]) -> Standard:
+        """Return what the vectors are measured from and by.
 
         Args:
             config: of the model.
             support_I1: events of each item that its fit may see; what has none is in no statistic.
         """
+        visible_I1 = self.present_I1 & (support_I1 > 0)
+        if config.whitening != "zscore" or visible_I1.sum() < 2:  # noqa: PLR2004 (a variance needs two)
+            return Standard(torch.zeros(1), torch.ones(1))
+        variance_E, mean_E = torch.var_mean(self.raw_I1E[visible_I1].double(), dim=0)
+        # A number that is the same everywhere has no spread: rounding noise is not blown up to one.
+        scale_E = variance_E.clamp(min=max(ZSCORE_FLOOR * float(variance_E.mean()), 1e-12)).rsqrt()
+        return Standard(mean_E.float(), scale_E.float())
+
+    def for_model(self, config: ModelConfig, standard: Standard) -> Float[Tensor, "items1 text"]:
+        """Return the vectors as ``config.whitening`` wants them; rows of items without a text are zero."""
         match config.whitening:
             case "none":
                 return self.raw_I1E
@@ -50,19 +68,7 @@ class TextVectors:
             case "zca":
                 return self.whitened_I1K if self.directions_EK is None else self.whitened_I1K @ self.directions_EK.T
             case "zscore":
-                return _standardised(self.raw_I1E, self.present_I1 & (support_I1 > 0)) * self.present_I1[:, None]
-
-
-def _standardised(
-    raw_I1E: Float[Tensor, "items1 encoder"], visible_I1: Bool[Tensor, " items1"]
-) -> Float[Tensor, "items1 encoder"]:
-    visible_VE = raw_I1E[visible_I1].double()
-    if len(visible_VE) < 2:  # noqa: PLR2004 (a variance needs two)
-        return raw_I1E
-    variance_E, mean_E = torch.var_mean(visible_VE, dim=0)
-    # A number that is the same everywhere has no spread: rounding noise is not blown up to one.
-    scale_E = variance_E.clamp(min=max(ZSCORE_FLOOR * float(variance_E.mean()), 1e-12)).rsqrt()
-    return ((raw_I1E - mean_E.float()) * scale_E.float()).float()
+                return (self.raw_I1E - standard.mean_E) * standard.scale_E * self.present_I1[:, None]
 
 
 def read_text_vectors(
@@ -88,14 +94,11 @@ def read_text_vectors(
     files = table_files(folder, "embeddings")
     if not files:
         raise DataError("embeddings: table embeddings has no file", expected=f"embeddings.parquet in {folder}")
-    table = pl.concat(
-        pl.read_parquet(file, columns=["domain", "item_id", "view", "vector"], hive_partitioning=False)
-        for file in files
-    ).with_columns(pl.col("domain", "view").cast(pl.String))
-    if only is not None:
-        table = table.join(only, on=["domain", "item_id"], how="semi", maintain_order="left")
+    scan = pl.scan_parquet(files, hive_partitioning=False, glob=False)
+    scan = scan.select(pl.col("domain").cast(pl.String), "item_id", pl.col("view").cast(pl.String), "vector")
+    wanted = vocabulary.table if only is None else vocabulary.table.join(only, on=["domain", "item_id"], how="semi")
     # Items that the vocabulary lacks are no fault here: embeddings may be newer than items.
-    table = table.join(vocabulary.table, on=["domain", "item_id"], how="inner", maintain_order="left")
+    table = scan.join(wanted.lazy(), on=["domain", "item_id"], how="inner", maintain_order="left").collect()
     return {view: _view(table.filter(pl.col("view") == view.value), view, whitening, vocabulary) for view in View}
 
 

@@ -44,27 +44,32 @@ def agnostic_fallback(text: str, brand: str | None, categories: str | None) -> s
     """Return an item's text without what ties it to a brand, a category or a size; never empty."""
     # With the labels that ingest sets before a brand and categories: "Brand: B. Category: A > B".
     sources = (f"brand {brand}" if brand else "", f"category {categories}" if categories else "")
-    named = {_stem(word) for source in sources for word in _WORD.findall(source)}
+    named = {_stem(word.casefold()) for source in sources for word in _WORD.findall(source)}
     words = _WORD.findall(clean_item_text(text))
     kept = []
     after_number = False
     for word in words:
         folded = word.casefold()
-        number = folded in _NUMBERS or any(map(str.isnumeric, word))
+        number = folded in _NUMBERS or _has_digit(word)
         unit = folded in _UNITS or (after_number and folded in _UNITS_AFTER_NUMBER)
-        if not number and not unit and _stem(word) not in named:
+        if not number and not unit and _stem(folded) not in named:
             kept.append(word)
         after_number = number or unit
     if not kept:
-        wordy = [word for word in words if not any(map(str.isnumeric, word))]
+        wordy = [word for word in words if not _has_digit(word)]
         longest = sorted(wordy, key=len, reverse=True)[:_NUM_LONGEST]
         kept = [word for word in dict.fromkeys(wordy) if word in longest]
     return _cut(" ".join(kept)) or specific_fallback(text)
 
 
-def _stem(word: str) -> str:
-    """Return a word as it is compared: a plural of a category's name is that name."""
-    return word.casefold().removesuffix("'s").removesuffix("s")
+def _has_digit(word: str) -> bool:
+    # Most words are ASCII letters alone, which is told at once; among others, some letters are numbers.
+    return not (word.isascii() and word.isalpha()) and any(map(str.isnumeric, word))
+
+
+def _stem(folded: str) -> str:
+    """Return a word in lower case as it is compared: a plural of a category's name is that name."""
+    return folded.removesuffix("'s").removesuffix("s")
 
 
 def _cut(text: str) -> str:

@@ -63,6 +63,8 @@ def _write(store: Store, path: Path) -> None:
         shelf = Shelf(known, _root(store, known), let_read(connection, store.uri))
         connection.execute(f"attach '{_quoted(path)}' as catalog (storage_version '{STORAGE_VERSION}')")
         connection.execute("use catalog")
+        # Each statement would be written by itself otherwise.
+        connection.execute("begin")
         rows = {
             "artifacts": artifact_rows(known, histories, shelf.left_out, shelf.root),
             "files": file_rows(known),
@@ -77,6 +79,7 @@ def _write(store: Store, path: Path) -> None:
             connection.execute(statement)
         connection.execute(_responses_view(connection, f"{shelf.root}/{names.RESPONSES}/*.jsonl"))
         _run_files(connection)
+        connection.execute("commit")
         connection.execute("use memory")
         connection.execute("detach catalog")
     finally:
@@ -137,7 +140,8 @@ def _run_files(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the views of ``sql/catalog``, and its macros whose views are there."""
     for file in sorted((SQL_FOLDER / "catalog").glob("*.sql")):
         connection.execute(file.read_text(encoding="utf-8"))
-    there = {str(name) for (name,) in connection.execute("select table_name from information_schema.tables").fetchall()}
+    listed = "select table_name from duckdb_tables() union all select view_name from duckdb_views()"
+    there = {str(name) for (name,) in connection.execute(listed).fetchall()}
     for file in sorted((SQL_FOLDER / "catalog" / "macros").glob("*.sql")):
         text = file.read_text(encoding="utf-8")
         if there.issuperset(_header(text, "Needs")):

@@ -46,7 +46,7 @@ def promote(store: Store, artifact: Artifact, alias: str, *, reason: str = "", o
 
 
 def admit(store: Store, gate: Artifact) -> list[str]:
-    """Point ``production`` at every version that a gate has let pass, and bring the catalog up to date.
+    """Point ``production`` at every version that a gate has let pass; the catalog does not know of it yet.
 
     A version at which it has pointed before is left alone: somebody took it back.
 
@@ -62,8 +62,6 @@ def admit(store: Store, gate: Artifact) -> list[str]:
             expected = before[-1] if before else None
             store.move_alias(dataset, name, PRODUCTION, version, expected=expected, reason=f"passed {gate.reference}")
             moved.append(reference)
-    if moved:
-        rebuild_catalog(store)
     return moved
 
 

@@ -20,7 +20,7 @@ from semacdr.model.checkpoint import encode_all_items
 from semacdr.model.config import ItemView, ModelConfig
 from semacdr.model.contrastive import Agreement, ProfileAgreement, near_duplicates, uniformity
 from semacdr.model.histories import SECONDS_PER_DAY, Events, HistoryBatch, Visibility
-from semacdr.model.item_encoder import Catalogue, ItemViews, Projection, centred
+from semacdr.model.item_encoder import Catalogue, ItemViews, Measure, Projection, centred, offsets
 from semacdr.model.loss import binary_cross_entropy, chunked_cross_entropy, gbce_power, sampled_cross_entropy
 from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.sequence_encoder import Block
@@ -56,12 +56,15 @@ def catalogue_of(inputs: FitInputs) -> Catalogue:
     domain_I1 = torch.from_numpy(inputs.vocabulary.domain_of_item)
     support_I1 = torch.from_numpy(inputs.events.support(inputs.vocabulary.num_items))
     shares = {ItemView.AGNOSTIC: inputs.config.centring, ItemView.SPECIFIC: 0.0}
-    text = {}
+    text, measure = {}, {}
     for view, share in shares.items():
         vectors = inputs.text[View(view)]
-        values = vectors.for_model(inputs.config, support_I1)
-        text[view] = centred((values, vectors.present_I1), domain_I1, support_I1, share)
-    return Catalogue(domain_I1=domain_I1, support_I1=support_I1, text=text, num_domains=len(inputs.vocabulary.domains))
+        standard = vectors.standard(inputs.config, support_I1)
+        values = vectors.for_model(inputs.config, standard), vectors.present_I1
+        measure[view] = Measure(*standard, offsets(values, domain_I1, support_I1, share))
+        text[view] = centred(values, domain_I1, measure[view].offset_NK)
+    num_domains = len(inputs.vocabulary.domains)
+    return Catalogue(domain_I1=domain_I1, support_I1=support_I1, text=text, measure=measure, num_domains=num_domains)
 
 
 def share_of_process() -> Share:

@@ -201,5 +201,7 @@ def test_memory_round_trip_scores_alike():
     memory = Memory.of(events, VOCABULARY, TITLES, text(), mixed=True)
     again = memory_of(memory_tensors(memory), VOCABULARY)
     assert again.mixed
+    assert again.title_words == memory.title_words == ("black", "green", *(f"i{number}" for number in range(5)), "tea")
+    assert all((again.text_mean[view] == memory.text_mean[view]).all() for view in View)
     queries = queries_of_targets(events, Part.TEST)
     assert torch.equal(all_scores(memory, events, queries, 0), all_scores(again, events, queries, 0))

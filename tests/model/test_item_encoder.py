@@ -1,7 +1,7 @@
 import torch
 
 from semacdr.model.config import ItemView, load_preset
-from semacdr.model.item_encoder import Catalogue, ItemEncoder, centred, masked_softmax
+from semacdr.model.item_encoder import Catalogue, ItemEncoder, Measure, centred, masked_softmax, offsets
 
 NUM_ITEMS = 12
 
@@ -18,7 +18,8 @@ def catalogue() -> Catalogue:
         for view, scale in ((ItemView.AGNOSTIC, 1), (ItemView.SPECIFIC, -2))
     }
     domain = torch.tensor([0] + [0] * 5 + [1] * 7)
-    return Catalogue(domain_I1=domain, support_I1=support, text=text, num_domains=2)
+    measure = dict.fromkeys(text, Measure(torch.zeros(1), torch.ones(1), torch.zeros(2, 6)))
+    return Catalogue(domain_I1=domain, support_I1=support, text=text, measure=measure, num_domains=2)
 
 
 def encoder(**overrides: object) -> ItemEncoder:
@@ -113,7 +114,8 @@ def test_centred_moves_domains_together_by_items_with_support_and_text_alone():
     fitted = present & (known.support_I1 > 0)
 
     def centre(values: torch.Tensor, share: float = 1.0) -> torch.Tensor:
-        return centred((values, present), known.domain_I1, known.support_I1, share)[0]
+        offset = offsets((values, present), known.domain_I1, known.support_I1, share)
+        return centred((values, present), known.domain_I1, offset)[0]
 
     whole = centre(vectors)
     for domain in range(2):

@@ -19,7 +19,7 @@ from semacdr.model.histories import (
     query_batches,
     read_events,
 )
-from semacdr.model.item_encoder import Catalogue
+from semacdr.model.item_encoder import Catalogue, Measure
 from semacdr.model.semacdr import SemaCdrModel
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import Part
@@ -67,6 +67,7 @@ def model_of(num_domains: int, preset: str = "semacdr", **overrides: object) -> 
         domain_I1=torch.from_numpy(vocabulary.domain_of_item),
         support_I1=torch.arange(rows) % 4,
         text={view: (torch.randn(rows, 5) * present[:, None], present) for view in list(ItemView)[:2]},
+        measure=dict.fromkeys(list(ItemView)[:2], Measure(torch.zeros(1), torch.ones(1), torch.zeros(num_domains, 5))),
         num_domains=num_domains,
     )
     model = SemaCdrModel(load_preset(preset, {"dim": 8, **overrides}), catalogue)

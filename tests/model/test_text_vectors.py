@@ -78,7 +78,8 @@ def test_text_vectors_without_a_table_are_refused(folder: Path, vocabulary: Voca
 
 
 def for_model(vectors: TextVectors, whitening: str, support: torch.Tensor) -> torch.Tensor:
-    return vectors.for_model(load_preset("semacdr", {"whitening": whitening}), support)
+    config = load_preset("semacdr", {"whitening": whitening})
+    return vectors.for_model(config, vectors.standard(config, support))
 
 
 @pytest.fixture

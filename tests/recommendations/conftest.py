@@ -35,7 +35,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     train(Training(overrides=OVERRIDES), Split(max_length=20), made, checkpoint, TrainingRun(1), Progress())
     return made | {
         "checkpoint": checkpoint,
-        "trained_items": made["items"],
         "trained_embeddings": made["embeddings"],
     }
 
