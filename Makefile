@@ -66,9 +66,10 @@ lock: setup ## Write requirements/cpu.lock from .venv.
 	{ head -n 1 requirements/cpu.lock; $(BIN)/pip freeze --exclude-editable | sed 's/^torch==\(.*\)+cpu/torch==\1/'; } > .cache/cpu.lock
 	mv .cache/cpu.lock requirements/cpu.lock
 
-hashes: setup ## Write requirements/*.hashes from the locks: what images and CI install; the CPU's torch is not in it.
+hashes: setup ## Write requirements/*.hashes from the locks: what images install; the CPU's torch is not in it.
 	for lock in cpu gpu; do \
-		grep --invert-match "^$$( [ $$lock = cpu ] && echo torch== || echo '#' )" requirements/$$lock.lock \
+		$(BIN)/python infra/image_pins.py requirements/$$lock.lock \
+		| grep --invert-match "^$$( [ $$lock = cpu ] && echo torch== || echo '#' )" \
 		| $(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header --python-version 3.11 - \
 			--output-file requirements/$$lock.hashes || exit 1; \
 	done
