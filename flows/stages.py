@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Collection, Iterable
 from datetime import date
 from typing import Any
@@ -60,9 +61,20 @@ def run_stages(
     check_dataset(load_dataset(dataset, settings.datasets), settings)
     timed = run_stage.with_options(retries=retries, timeout_seconds=settings.stage_timeout_s)
     versions: dict[str, str] = {}
-    for name in names:
-        versions |= timed(name, dataset, store, until, refresh=name in refresh)
+    try:
+        for name in names:
+            versions |= timed(name, dataset, store, until, refresh=name in refresh)
+    except BaseException as error:
+        # Prefect's threads keep the error until the process ends, and with it what its frames hold. Of a connection
+        # that is left then DuckDB complains in a hundred lines, below the error's own message.
+        atexit.unregister(_let_go)
+        atexit.register(_let_go, error)
+        raise
     return versions
+
+
+def _let_go(error: BaseException) -> None:
+    error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 def _is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:  # noqa: ANN401 (Prefect's own signature)

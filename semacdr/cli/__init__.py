@@ -41,9 +41,6 @@ class _Group(click.Group):
                 raise
             click.secho(type(error).__name__, fg="red", bold=True, err=True)
             click.echo(str(error), err=True)
-            # Prefect's threads keep a failed run's error until the process ends, and DuckDB complains at length of what
-            # the error's frames still hold then.
-            error.__traceback__ = error.__cause__ = error.__context__ = None
             ctx.exit(error.exit_code)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
