@@ -16,13 +16,13 @@ from semacdr.tables import table_files
 from tests.processes import PROJECT
 
 EVENTS = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "".join(
-    f"u{user}\t{item}\t4\t{880_000_000 + user}\n" for user in range(3) for item in ("Heat (1995)", "Emma, by 'J' (1996)")
+    f"u{user}\t{item}\t4\t{880_000_000 + user}\n" for user in range(3) for item in ("Heat (1995)", "Emma, a 'J' (96)")
 )
 ITEMS = {
     "ml-100k": "item_id:token\tmovie_title:token\trelease_year:token\tclass:token_seq\n",
     "ml-1m": "item_id:token\tmovie_title:token\trelease_year:float\tgenre:token\n",
 }
-FILMS = "Heat (1995)\tHeat\t1995\tAction Crime\nEmma, by 'J' (1996)\tEmma, by 'J'\tunknown\tDrama Romance\n"
+FILMS = "Heat (1995)\tHeat\t1995\tAction Crime\nEmma, a 'J' (96)\tEmma, by 'J'\tunknown\tDrama Romance\n"
 
 
 @pytest.mark.parametrize("log", list(ITEMS))
