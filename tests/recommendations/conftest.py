@@ -14,7 +14,14 @@ from semacdr.testing.toy import Toy, write_toy
 from semacdr.training import Run as TrainingRun
 from semacdr.training import train
 
-OVERRIDES = {"dim": 16, "num_blocks": 1, "batch_users": 16, "max_epochs": 2, "learning_rate": 1e-2}
+OVERRIDES = {
+    "expert_history": "mixed",
+    "dim": 16,
+    "num_blocks": 1,
+    "batch_users": 16,
+    "max_epochs": 2,
+    "learning_rate": 1e-2,
+}
 OUTPUTS = ("recommendations", "user_vectors", "item_vectors")
 
 

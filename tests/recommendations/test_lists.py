@@ -10,6 +10,9 @@ import torch
 from semacdr.dataset import Recommendations
 from semacdr.model import present_scorer
 from semacdr.model.histories import Events, Queries, queries_at, read_events
+from semacdr.model.present import read_present
+from semacdr.model.present_scorer import PresentScorer
+from semacdr.model.scorer import Scoring
 from semacdr.recommendations import lists
 from semacdr.recommendations.lists import Lister, Ranked, best
 from semacdr.recommendations.serving import open_serving
@@ -71,3 +74,26 @@ def test_lists_do_not_depend_on_how_tight_the_bounds_are(
     assert torch.equal(ranked[0].item_QK, ranked[1].item_QK)
     torch.testing.assert_close(ranked[0].score_QK, ranked[1].score_QK, atol=2e-4, rtol=0)
     assert candidates[0] <= candidates[1] < len(row_U)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_served_scores_are_those_of_kept_events_whichever_histories_are_looked_at(
+    artifacts: dict[str, Path], mixed: bool
+):
+    lister = open_serving(Recommendations(), artifacts).lister
+    events, queries = asked(artifacts, lister)
+    scoring = lister.model.scoring
+    assert scoring is not None
+    memory = replace(scoring.memory.with_events(events), mixed=mixed)
+    model = replace(lister.model, scoring=Scoring.of(scoring.experts, memory, scoring.gate))
+    scorer = PresentScorer(model, read_present(artifacts["sequences"], model.vocabulary, mixed=mixed))
+    chosen = np.flatnonzero(queries.domain == 1)
+    with torch.inference_mode():
+        facts, vector_QD = scorer.facts(events, queries), model.user_states(events, queries).vector_QD
+        block = scorer.block(vector_QD, facts, events, queries, chosen, 1)
+        served_QI = scorer.exact(block, torch.arange(block.bound_QI.shape[1]))
+        kept_QI = model.scorer(events, queries)(chosen, 1)
+    # Items that nobody has taken have the boost of an old memory in the one, of a new one in the other.
+    is_warm = block.catalogue.bucket_I > 0
+    place_I = torch.from_numpy(block.catalogue.item_I - model.vocabulary.bounds[1][0])
+    torch.testing.assert_close(served_QI[:, is_warm], kept_QI[:, place_I[is_warm]], atol=1e-3, rtol=0)
