@@ -92,6 +92,7 @@ def test_lock_of_a_dead_process_is_free(folder: Folder):
     waiter.join(0.3)
     assert waiter.exitcode is None
     holder.kill()
+    holder.join(30)
     waiter.join(30)
     assert waiter.exitcode == 0
     assert multiprocessing.active_children() == []
