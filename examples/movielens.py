@@ -54,10 +54,8 @@ def read(package: Path, log: str, kind: str) -> pl.DataFrame:
 
 def write(package: Path, folder: Path, log: str, num_users: int | None) -> None:
     """Write both domains' logs and items, and the TOML."""
-    events, items = (
-        read(package, log, "inter"),
-        read(package, log, "item").rename({"class": "genres", "genre": "genres"}, strict=False),
-    )
+    events, items = read(package, log, "inter"), read(package, log, "item")
+    items = items.rename({"class": "genres", "genre": "genres"}, strict=False)
     is_drama = pl.col("genres").str.contains("Drama")
     items = items.unique("item_id", maintain_order=True).with_columns(
         domain=pl.when(is_drama).then(pl.lit("drama")).otherwise(pl.lit("other"))
@@ -86,7 +84,10 @@ def main() -> None:
     parser.add_argument("--log", choices=["ml-100k", "ml-1m"], default="ml-1m")
     parser.add_argument("--users", type=int)
     arguments = parser.parse_args()
-    write(arguments.package, arguments.folder, arguments.log, arguments.users)
+    try:
+        write(arguments.package, arguments.folder, arguments.log, arguments.users)
+    except (FileNotFoundError, KeyError, zipfile.BadZipFile) as error:
+        parser.error(f"{arguments.package} is not the package with {arguments.log}: {error}. Fetch it as --help says")
 
 
 if __name__ == "__main__":

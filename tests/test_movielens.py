@@ -44,3 +44,20 @@ def test_movielens_becomes_a_data_set_of_two_domains(tmp_path: Path, log: str):
     events = pl.scan_parquet(table_files(outputs["interactions"], "interactions"), hive_partitioning=False).collect()
     assert events.height == 4
     assert events["user_id"].n_unique() == 2
+
+
+@pytest.mark.parametrize("made", [None, "text", "another package"])
+def test_movielens_another_package_is_refused_in_words(tmp_path: Path, made: str | None):
+    package = tmp_path / "package.whl"
+    if made == "text":
+        package.write_text("<html>")
+    elif made:
+        zipfile.ZipFile(package, "w").close()
+    result = subprocess.run(
+        [sys.executable, "examples/movielens.py", package, tmp_path / "films"],
+        cwd=PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert f"{package} is not the package with ml-1m" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "films").exists()
