@@ -68,6 +68,7 @@ SWITCHES: Mapping[str, Switch] = {
     "no-source": Switch({"threads": ["target", "mixed"]}),
     "no-target": Switch({"threads": ["source", "mixed"]}),
     "no-mixed": Switch({"threads": ["target", "source"]}),
+    "mixed-only": Switch({"threads": ["mixed"]}),
     "sequence-mean": Switch({"sequence_fusion": "mean"}),
     "sequence-sum": Switch({"sequence_fusion": "sum"}),
     "sequence-concat": Switch({"sequence_fusion": "concat"}),
