@@ -293,7 +293,7 @@ class Gate(Frozen):
     decline does not pass."""
     resamples: int = Field(default=2000, ge=100)
     min_full_lists: float = Field(default=0.95, ge=0, le=1)
-    """Share of users who get ``top_k`` items, or half of the items where a domain has so few, in each domain."""
+    """Share of users who get ``top_k`` items in each domain, or half of those that they have not had."""
     max_coverage_drop: float = Field(default=0.3, ge=0, le=1)
     """Share of production's coverage@10 that recommendations may lose in a domain."""
     min_overlap: float = Field(default=0.1, ge=0, le=1)

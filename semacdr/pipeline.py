@@ -432,6 +432,7 @@ STAGES: tuple[Stage, ...] = (
             "evaluation",
             "index",
             "semantics",
+            "sequences",
             "items",
             "recommendations",
             "user_vectors",
@@ -442,7 +443,7 @@ STAGES: tuple[Stage, ...] = (
         sources=_gate_sources,
         run=_gate,
         settle=_admit,
-        revision=2,
+        revision=3,
     ),
     Stage(
         name="report",

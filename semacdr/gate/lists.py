@@ -18,15 +18,28 @@ def coverage(recommendations: pl.LazyFrame, items: pl.LazyFrame) -> dict[str, fl
 
 
 def full_lists(
-    recommendations: pl.LazyFrame, user_vectors: pl.LazyFrame, items: pl.LazyFrame, top_k: int
+    recommendations: pl.LazyFrame,
+    user_vectors: pl.LazyFrame,
+    sequences: pl.LazyFrame,
+    items: pl.LazyFrame,
+    top_k: int,
 ) -> dict[str, float]:
-    """Return, per domain, the share of users with ``top_k`` ranks, or half of a small domain's items."""
-    wanted = items.group_by("domain").agg(wanted=pl.min_horizontal(pl.len() // 2, top_k).cast(pl.Int64))
-    ranked = recommendations.join(wanted, on="domain")
-    full = ranked.filter(pl.col("rank") == pl.col("wanted")).group_by("domain").agg(full=pl.len())
+    """Return, per domain, the share of users with ``top_k`` ranks, or as many as half of the items they have not had."""
+    keys = ["user_id", "domain"]
+    counts = items.group_by("domain").agg(num_items=pl.len().cast(pl.Int64))
+    wanted = pl.min_horizontal(pl.col("num_items") // 2, top_k)
+    full = recommendations.join(counts, on="domain").filter(pl.col("rank") == wanted).select(keys)
+    short = user_vectors.select(keys).join(full, on=keys, how="anti")
+    events = sequences.join(short, on="user_id", how="semi").explode("domains", "item_ids")
+    had = events.group_by("user_id", domain="domains").agg(had=pl.col("item_ids").n_unique())
+    ranks = recommendations.join(short, on=keys, how="semi").group_by(keys).agg(ranks=pl.len())
+    known = short.join(had, on=keys, how="left").join(ranks, on=keys, how="left").join(counts, on="domain")
+    left = pl.col("num_items") - pl.col("had").fill_null(0)
+    lacking = known.filter(pl.col("ranks").fill_null(0) < pl.min_horizontal(left // 2, top_k))
     users = user_vectors.group_by("domain").agg(total=pl.len())
-    joined = users.join(full, on="domain", how="left").select("domain", pl.col("full").fill_null(0) / "total")
-    return _by_domain(joined)
+    missed = lacking.group_by("domain").agg(missed=pl.len())
+    joined = users.join(missed, on="domain", how="left")
+    return _by_domain(joined.select("domain", 1 - pl.col("missed").fill_null(0) / pl.col("total")))
 
 
 def overlap(recommendations: pl.LazyFrame, before: pl.LazyFrame) -> dict[str, float]:

@@ -62,7 +62,7 @@ def judge(config: Gate, wanted_recall: float, seed: int, candidate: Side, produc
         config: the bounds.
         wanted_recall: of an index.
         seed: of the bootstrap.
-        candidate: ``checkpoint``, ``evaluation``, ``index``, ``semantics``, ``items`` and the recommendations.
+        candidate: ``checkpoint``, ``evaluation``, ``index``, ``semantics``, ``sequences``, ``items``, the recommendations.
         production: ``checkpoint``, ``evaluation`` of it, ``items`` and ``recommendations``, as far as there are any;
             ``best_evaluation``: that of the best checkpoint that was in production lately.
         output: the artifact's folder.
@@ -164,8 +164,10 @@ def _of_recommendations(
     yield _Check(group, "checkpoint", _ALL, None, None, None, checkpoint_passed, reason)
     new = candidate.artifacts[group]
     users = candidate.artifacts["user_vectors"].scan()
+    sequences = candidate.artifacts["sequences"].scan()
     items = candidate.artifacts["items"].scan()
-    for domain, share in full_lists(new.scan(), users, items, int(new.manifest.details["top_k"])).items():
+    top_k = int(new.manifest.details["top_k"])
+    for domain, share in full_lists(new.scan(), users, sequences, items, top_k).items():
         least = config.min_full_lists
         reason = f"{domain}: {share:.1%} of users have a full list (at least {least:.0%})"
         yield _Check(group, "full_lists", domain, share, None, least, share >= least, reason)

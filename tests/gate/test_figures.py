@@ -40,7 +40,20 @@ def test_figures_of_lists_by_hand():
     before = pl.LazyFrame(ranks(("u", "a", "j", 1), ("u", "a", "k", 2), ("w", "a", "i", 1)))
     users = pl.LazyFrame({"user_id": ["u", "v", "u", "v"], "domain": ["a", "a", "b", "b"]})
     assert coverage(now, items) == {"a": 0.5, "b": 0.0}
+    nobody = pl.LazyFrame(schema={"user_id": pl.String, "domains": pl.List(pl.String), "item_ids": pl.List(pl.String)})
     # Half of the domain's four items are as much as a list of twenty can be asked for.
-    assert full_lists(now, users, items, 20) == {"a": 0.5, "b": 0.0}
-    assert full_lists(now, users, items, 1) == {"a": 1.0, "b": 0.0}
+    assert full_lists(now, users, nobody, items, 20) == {"a": 0.5, "b": 0.0}
+    assert full_lists(now, users, nobody, items, 1) == {"a": 1.0, "b": 0.5}
     assert overlap(now, before) == {"a": 0.5}
+
+
+def test_a_list_is_full_with_half_of_the_items_that_its_user_has_not_had():
+    items = pl.LazyFrame({"domain": ["a"] * 8, "item_id": list("ijklmnop")})
+    now = pl.LazyFrame(ranks(("few", "a", "o", 1), ("many", "a", "i", 1)))
+    users = pl.LazyFrame({"user_id": ["few", "many", "all"], "domain": "a"})
+    had = {"few": "ijklmi", "many": "ij", "all": "ijklmnop"}
+    sequences = pl.LazyFrame(
+        {"user_id": list(had), "domains": [["a"] * len(x) for x in had.values()], "item_ids": [*map(list, had.values())]}
+    )
+    # Left to them: three, six and none. One rank is half of three, and three would be half of six.
+    assert full_lists(now, users, sequences, items, 20) == {"a": pytest.approx(2 / 3)}
