@@ -219,7 +219,7 @@ def test_recommend_prints_a_list_and_counts_unknown_items(
 ):
     nights_, (*_, third) = nights
     store = ["--store", str(nights_.store.root)]
-    history = f"films:{NEW},books:b00,books:nothing"
+    history = f'films:{NEW}, books:b00,"books:no, thing"'
 
     def call(*options: str) -> tuple[int, str, str]:
         code = main(["recommend", "three-domains", "--history", history, *store, *options], standalone_mode=False)
@@ -231,7 +231,7 @@ def test_recommend_prints_a_list_and_counts_unknown_items(
     assert "movie about" in out
     assert "1 of 3 events left out" in err
     code, _, err = call("--domain", "films", "--strict")
-    assert (code, "books:nothing" in err) == (2, True)
+    assert (code, "books:no, thing" in err) == (2, True)
     code, _, err = call("--domain", "film")
     assert (code, "did you mean 'films'" in err) == (2, True)
     code, _, err = call("--domain", "films", "--at", "yesterday")

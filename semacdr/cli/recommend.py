@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import click
 from rich.markup import escape
 from rich.table import Table
@@ -14,7 +16,10 @@ from semacdr.terminal import open_console
 @click.command()
 @click.argument("dataset")
 @click.option(
-    "--history", default="", metavar="DOMAIN:ITEM,...", help="What the user took, oldest first; may be empty."
+    "--history",
+    default="",
+    metavar="DOMAIN:ITEM,...",
+    help="What the user took, oldest first; may be empty. An event with a comma stands in double quotes, as in CSV.",
 )
 @click.option("--domain", required=True, help="Recommend items of this domain.")
 @click.option("--top", type=click.IntRange(min=1), help="Items.  [default: as many as the batch has]")
@@ -31,6 +36,7 @@ def recommend(
 
     \b
     semacdr recommend my-data --history "food:B001,kitchen:B777" --domain food --top 10
+    semacdr recommend my-data --history '"food:salt, fine",kitchen:B777' --domain food
     semacdr recommend my-data --domain food --at current
     """
     from semacdr.recommendations import Recommender  # noqa: PLC0415 (torch takes seconds to import)
@@ -48,8 +54,14 @@ def recommend(
 
 
 def _events(history: str) -> list[tuple[str, str]]:
-    events = [tuple(event.strip().split(":", 1)) for event in history.split(",") if event.strip()]
+    fields = next(csv.reader([history], skipinitialspace=True), [])
+    events = [tuple(event.strip().split(":", 1)) for event in fields if event.strip()]
     wrong = [event for event in events if len(event) != 2 or not all(event)]  # noqa: PLR2004
     if wrong:
-        raise ConfigError("--history", found=":".join(wrong[0]), expected="DOMAIN:ITEM,DOMAIN:ITEM, oldest first")
+        raise ConfigError(
+            "--history",
+            found=":".join(wrong[0]),
+            expected="DOMAIN:ITEM,DOMAIN:ITEM, oldest first",
+            do="put an event with a comma in double quotes: 'books:1,\"books:a, b\"'",
+        )
     return [(domain, item) for domain, item in events]
