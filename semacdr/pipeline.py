@@ -406,7 +406,7 @@ STAGES: tuple[Stage, ...] = (
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=9,
+        revision=10,
     ),
     Stage(
         name="evaluation",
@@ -415,7 +415,7 @@ STAGES: tuple[Stage, ...] = (
         config=lambda dataset: {"seed": dataset.training.seed},
         run=_evaluation,
         keeps=_kept_evaluation,
-        revision=3,
+        revision=4,
     ),
     Stage(
         name="recommendations",

@@ -88,7 +88,7 @@ class Candidates(StrEnum):
     """What a target is ranked among."""
 
     FULL = "full"
-    """Every item of its domain, cold ones included, less the user's history."""
+    """Every item of its domain, cold ones included, less the history of a user who never had the target."""
     SAMPLED_999 = "sampled-999"
     """The target and 999 items of its domain that the user never touches; only beside published numbers."""
 

@@ -43,7 +43,7 @@ from semacdr.training.sight import rolling
 
 log = structlog.get_logger()
 
-STAGE, REVISION = "evaluate", 1
+STAGE, REVISION = "evaluate", 2
 RECORD_FILE = "record.json"
 """Beside a checkpoint: what its training took and found."""
 

@@ -18,7 +18,7 @@ from semacdr.manifest import Facts, file_sha256, fingerprint
 from semacdr.pipeline import Context
 from semacdr.store import Artifact, Draft, rebuild_catalog
 
-STAGE, REVISION = "score", 1
+STAGE, REVISION = "score", 2
 
 
 @dataclass(frozen=True)

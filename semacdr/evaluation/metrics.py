@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from semacdr.evaluation.task import NUM_SAMPLED
 from semacdr.model.histories import Events, IntArray, Queries
-from semacdr.model.ranking import hit, ndcg, reciprocal
+from semacdr.model.ranking import hit, is_repeat, ndcg, reciprocal
 from semacdr.tables import Candidates
 
 HIT_AT = (5, 10, 20, 50)
@@ -39,7 +39,8 @@ def groups_of(events: Events, queries: Queries, support_Q: IntArray) -> dict[str
     ``all``; ``warm`` and ``cold``: the model knows an event of the target's item, or none; ``own-0``, ``own-1-2``,
     ``own-3-5``, ``own-6+``: how many events the user had in the target's domain before it; ``source-only``: none
     there, but some in other domains; ``overlapping`` and ``single-domain``: the history lies in several domains, or
-    in one. A user without any history is in neither.
+    in one. A user without any history is in neither. ``new`` and ``repeat``, where there are any of these: the user
+    never had the target before it, or had.
 
     Args:
         events: of all users.
@@ -54,7 +55,8 @@ def groups_of(events: Events, queries: Queries, support_Q: IntArray) -> dict[str
     num_domains = (history_counts(events, queries) > 0).sum(axis=1)
     groups["source-only"] = (own == 0) & (num_domains > 0)
     groups |= {"overlapping": num_domains > 1, "single-domain": num_domains == 1}
-    return groups
+    repeat = is_repeat(events, queries)
+    return groups | ({"new": ~repeat, "repeat": repeat} if repeat.any() else {})
 
 
 def history_counts(events: Events, queries: Queries) -> IntArray:

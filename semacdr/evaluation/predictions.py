@@ -11,7 +11,7 @@ from semacdr.errors import DataError, examples
 from semacdr.evaluation.results import RANKS_KEPT
 from semacdr.evaluation.task import Task
 from semacdr.model.histories import IntArray, ragged
-from semacdr.model.ranking import Ranks
+from semacdr.model.ranking import Ranks, is_repeat
 from semacdr.tables import Candidates
 
 SCHEMA = {"user_id": pl.String, "domain": pl.String, "rank": pl.Int64, "item_id": pl.String}
@@ -111,10 +111,10 @@ def _check_candidates(  # what is ranked, and what may be
 
 
 def _histories(task: Task) -> tuple[IntArray, IntArray]:
-    """What each target's user had before, as query x items + item, the target itself left out; and the candidates."""
+    """What is no candidate of each target under full ranking, as query x items + item; and how many candidates are."""
     events, queries = task.events, task.queries
     row, index = ragged(events.offsets[queries.user], queries.stop)
-    kept = (events.domain[index] == queries.domain[row]) & (events.item[index] != queries.item[row])
+    kept = (events.domain[index] == queries.domain[row]) & ~is_repeat(events, queries)[row]
     had = np.unique(row[kept] * (task.vocabulary.num_items + 1) + events.item[index][kept])
     if task.among is not None:
         return had, np.full(len(queries), task.among.shape[1] + 1)

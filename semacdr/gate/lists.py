@@ -24,7 +24,7 @@ def full_lists(
     items: pl.LazyFrame,
     top_k: int,
 ) -> dict[str, float]:
-    """Return, per domain, the share of users with ``top_k`` ranks, or as many as half of the items they have not had."""
+    """Return, per domain, the share of users with ``top_k`` ranks, or half as many as items that they have not had."""
     keys = ["user_id", "domain"]
     counts = items.group_by("domain").agg(num_items=pl.len().cast(pl.Int64))
     wanted = pl.min_horizontal(pl.col("num_items") // 2, top_k)

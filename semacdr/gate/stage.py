@@ -62,7 +62,7 @@ def judge(config: Gate, wanted_recall: float, seed: int, candidate: Side, produc
         config: the bounds.
         wanted_recall: of an index.
         seed: of the bootstrap.
-        candidate: ``checkpoint``, ``evaluation``, ``index``, ``semantics``, ``sequences``, ``items``, the recommendations.
+        candidate: ``checkpoint``, ``evaluation``, ``index``, ``semantics``, ``sequences``, ``items``, recommendations.
         production: ``checkpoint``, ``evaluation`` of it, ``items`` and ``recommendations``, as far as there are any;
             ``best_evaluation``: that of the best checkpoint that was in production lately.
         output: the artifact's folder.

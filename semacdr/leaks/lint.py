@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from semacdr.errors import DataError, examples
 from semacdr.leaks.texts import WrittenTexts, text_finding
 from semacdr.model.histories import PART_CODE, Events, IntArray, Queries, Visibility, queries_of_targets
+from semacdr.model.ranking import is_repeat
 from semacdr.model.text_vectors import WHITENING_FILE, TextVectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import FitOn, Part, View
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 
 CORE_AT_LEAST = 3
 """A log in which no user, or no item, has fewer events was filtered: real ones have many with one."""
+REPEATS_AT_MOST = 0.05
+"""Share of targets that their user had before, from which on results have to say so."""
 
 
 class Verdict(StrEnum):
@@ -76,6 +79,7 @@ def lint(  # noqa: PLR0913 (all that a fit is made from)
         *check_split(vocabulary, events, fit_events, visibility, FitOn.TRAIN),
         _selection(selection_events),
         _core(vocabulary, events),
+        _repeats(events, visibility),
     ]
     support = fit_events.support(vocabulary.num_items)
     if embeddings is not None and text is not None:
@@ -171,6 +175,17 @@ def _core(vocabulary: Vocabulary, events: Events) -> Finding:
     if max(least_item, least_user) < CORE_AT_LEAST:
         return Finding("core", Verdict.OK, found)
     return Finding("core", Verdict.WARNING, f"{found}: it was filtered with knowledge of what comes after the cut")
+
+
+def _repeats(events: Events, visibility: Visibility) -> Finding:
+    """Lists leave out what the user had, unless they are told otherwise; a log of songs or groceries asks for it."""
+    parts = [queries_of_targets(events, part, visibility) for part in (Part.VALIDATION, Part.TEST)]
+    repeat_Q = np.concatenate([is_repeat(events, queries) for queries in parts])
+    found = f"{repeat_Q.sum()} of {len(repeat_Q)} targets are items that their user had before"
+    if repeat_Q.sum() <= REPEATS_AT_MOST * len(repeat_Q):
+        return Finding("repeats", Verdict.OK, found)
+    told = "lists leave them out but for recommendations.repeat_after_days, and sampled-999 gives them away"
+    return Finding("repeats", Verdict.WARNING, f"{found}: {told}; see the groups new and repeat")
 
 
 def _whitening(folder: Path, text: Mapping[View, TextVectors], support_I1: IntArray) -> Finding:

@@ -1,5 +1,8 @@
 """The rank that a target is given among every item of its domain less the user's own history, or among drawn ones.
 
+A target that the user had before is ranked among all items of its domain: as the only one of the history that is left
+it would give itself away.
+
 Ties are broken by a seeded permutation of the items, never by item order.
 """
 
@@ -46,9 +49,7 @@ def rank_targets(
     keep: int = 0,
     among_QC: IntArray | None = None,
 ) -> Ranks:
-    """Rank every query's target among all items of its domain that the user has not had before.
-
-    A target that the user had before stays a candidate. At most ``CHUNK_SCORES`` scores are held at a time.
+    """Rank every query's target among the candidates of its domain, ``CHUNK_SCORES`` scores at most at a time.
 
     Args:
         scorer: scores of a domain's items for some queries.
@@ -87,7 +88,7 @@ def rank_targets(
                     first = np.take_along_axis(index_QC, order_QC[:, :keep], axis=1)
                     top[chosen, : first.shape[1]] = first + start
                 continue
-            row, column = _without(histories_of(events, queries, chosen, domain), own_Q + start)
+            row, column = left_out(events, queries, chosen, domain)
             column -= start
             rank[chosen] = _ranks(score_QI.numpy(), own_Q, (row, column), place_I)
             num_candidates[chosen] = stop - start - np.bincount(row, minlength=len(chosen))
@@ -107,21 +108,22 @@ def chunks(chosen: IntArray, size: int) -> Iterator[IntArray]:
         yield chosen[start : start + max(1, size)]
 
 
-def histories_of(events: Events, queries: Queries, chosen: IntArray, domain: int) -> tuple[IntArray, IntArray]:
-    """Return rows and items of what the users had in the domain before their queries."""
-    first, stop = events.offsets[queries.user[chosen]], queries.stop[chosen]
-    row, index = ragged(first, stop)
-    same = events.domain[index] == domain
-    return row[same], events.item[index][same]
+def is_repeat(events: Events, queries: Queries) -> npt.NDArray[np.bool_]:
+    """Return which targets their user had before."""
+    size = events.item.max(initial=0) + 1
+    pair, first = np.unique(events.user * size + events.item, return_index=True)
+    repeat_Q: npt.NDArray[np.bool_] = first[np.searchsorted(pair, queries.user * size + queries.item)] < queries.stop
+    return repeat_Q
 
 
-def _without(pairs: tuple[IntArray, IntArray], item_Q: IntArray) -> tuple[IntArray, IntArray]:
-    """Return different pairs of row and item, less each row's own item."""
-    size = pairs[1].max(initial=0) + 1
-    code = np.sort(pairs[0] * size + pairs[1])
-    row, item = np.divmod(code[np.diff(code, prepend=-1) > 0], size)
-    other = item != item_Q[row]
-    return row[other], item[other]
+def left_out(events: Events, queries: Queries, chosen: IntArray, domain: int) -> tuple[IntArray, IntArray]:
+    """Return rows and items, each pair once: histories of some queries of a domain, but for those with the target."""
+    row, index = ragged(events.offsets[queries.user[chosen]], queries.stop[chosen])
+    item = events.item[index]
+    repeat_row = row[item == queries.item[chosen][row]]
+    kept = (events.domain[index] == domain) & ~np.isin(row, repeat_row)
+    size = item.max(initial=0) + 1
+    return np.divmod(np.unique(row[kept] * size + item[kept]), size)
 
 
 def _ranks(

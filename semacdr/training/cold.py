@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semacdr.model.gate import ScoreGate
 from semacdr.model.histories import IntArray
-from semacdr.model.ranking import CHUNK_SCORES, chunks, histories_of
+from semacdr.model.ranking import CHUNK_SCORES, chunks, left_out
 from semacdr.training.sight import Sight
 from semacdr.training.validation import CUT, Validation
 
@@ -60,7 +60,7 @@ def _boosts_needed(gate: ScoreGate, validation: Validation, sight: Sight, chosen
     """
     queries, (start, stop) = validation.queries, validation.inputs.vocabulary.bounds[domain]
     final_QI, bucket_QI = sight.final(gate, queries, chosen, domain, (start, stop))
-    row, item = histories_of(validation.events, queries, chosen, domain)
+    row, item = left_out(validation.events, queries, chosen, domain)
     final_QI[torch.from_numpy(row), torch.from_numpy(item - start)] = -torch.inf
     cold_QK, warm_QK = (
         final_QI.masked_fill(out, -torch.inf).topk(CUT).values for out in (bucket_QI > 0, bucket_QI == 0)

@@ -17,7 +17,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from semacdr.model.experts import Memory, column_names
 from semacdr.model.gate import NUM_BUCKETS, ScoreGate, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
-from semacdr.model.ranking import CHUNK_SCORES, chunks, histories_of
+from semacdr.model.ranking import CHUNK_SCORES, chunks, left_out
 from semacdr.model.scorer import Scoring
 from semacdr.model.semacdr import SemaCdrModel
 from semacdr.model.vocabulary import Vocabulary
@@ -76,7 +76,7 @@ def gate_examples(
     """Draw the candidates of at most ``MAX_QUERIES / 2`` of the asked targets; None: there is no target.
 
     Strata: the best ``TOP`` items of every column are all there, of the rest a uniform sample, each item of which
-    counts for as many as it stands for. What the user had before is no candidate, unless it is the target.
+    counts for as many as it stands for. Candidates are those of evaluation.
     """
     if len(asked) > MAX_QUERIES // 2:
         asked = np.sort(rng.choice(asked, MAX_QUERIES // 2, replace=False))
@@ -105,10 +105,9 @@ def _candidates(
     """Columns of the candidates, the target's first, and the log of how many items each stands for."""
     num_columns, num_queries, num_items = score_XQI.shape
     target_Q1 = torch.from_numpy(queries.item[chosen] - start)[:, None]
-    row, item = histories_of(events, queries, chosen, domain)
+    row, item = left_out(events, queries, chosen, domain)
     had_QI = torch.zeros(num_queries, num_items, dtype=torch.bool)
     had_QI[torch.from_numpy(row), torch.from_numpy(item - start)] = True
-    had_QI.scatter_(1, target_Q1, value=False)
     certain_QI = torch.zeros_like(had_QI)
     for score_QI in score_XQI:
         best_QK = score_QI.masked_fill(had_QI, -torch.inf).topk(min(TOP, num_items), dim=1).indices

@@ -30,7 +30,8 @@ def events():
 def test_groups_by_hand(events: Events):
     queries = queries_of_targets(events, Part.TEST)
     groups = groups_of(events, queries, events.up_to(Part.VALIDATION).support(5)[queries.item])
-    # u takes p (2 before in a) and x (none before in b, p at the same time not counted), v takes r, w takes q.
+    # u takes p (2 before in a, p among them) and x (none before in b, p at the same time not counted), v takes r,
+    # w takes q once more.
     assert {name: mask.tolist() for name, mask in groups.items()} == {
         "all": [True, True, True, True],
         "warm": [True, True, False, True],
@@ -42,6 +43,8 @@ def test_groups_by_hand(events: Events):
         "source-only": [False, True, True, False],
         "overlapping": [False, False, False, False],
         "single-domain": [True, True, True, True],
+        "new": [False, True, True, False],
+        "repeat": [True, False, False, True],
     }
 
 
@@ -92,6 +95,7 @@ def test_groups_of_users_by_the_domains_of_their_history():
     assert groups["overlapping"].tolist() == [True, False]
     assert groups["single-domain"].tolist() == groups["source-only"].tolist() == [False, False]
     assert groups["own-0"].tolist() == [False, True]
+    assert "repeat" not in groups
 
 
 def test_reciprocal_ranks_among_drawn_candidates_are_not_cut():

@@ -16,6 +16,8 @@ from semacdr.evaluation.results import prediction_rows, rank
 from semacdr.evaluation.task import Setting, Task, draw_candidates
 from semacdr.tables import Candidates, FitOn
 from tests.evaluation.test_task import VOCABULARY, split
+from tests.model.test_ranking import EVENTS as REPEATS
+from tests.model.test_ranking import VOCABULARY as SONGS
 
 
 def task_of(candidates: Candidates) -> Task:
@@ -51,6 +53,16 @@ def test_predictions_of_full_ranking_hold_every_candidate_of_a_small_domain(tmp_
         ("b", "b3"),
     ]
     assert rows.filter(pl.col("user_id") == "w")["rank"].to_list() == [1, 2, 3, 4, 5]
+
+
+def test_predictions_of_what_the_user_had_before_are_over_all_items(tmp_path: Path):
+    titles = SONGS.table.select("domain", "item_id", title=pl.lit(None, pl.String))
+    made = Task(Setting(Protocol.GTS, Candidates.FULL, FitOn.REFIT), SONGS, titles, REPEATS)
+    found = read_predictions(written(made, tmp_path), made)
+    # u had one of five items in a; v takes again one of two that were had; v in b had none of two.
+    assert found.num_candidates.tolist() == [4, 5, 2]
+    v = pl.read_parquet(tmp_path / "predictions.parquet").filter(user_id="v", domain="a")
+    assert sorted(v["item_id"]) == ["p", "q", "r", "s", "t"]
 
 
 U = pl.col("user_id") == "u"

@@ -51,9 +51,8 @@ def test_a_list_is_full_with_half_of_the_items_that_its_user_has_not_had():
     items = pl.LazyFrame({"domain": ["a"] * 8, "item_id": list("ijklmnop")})
     now = pl.LazyFrame(ranks(("few", "a", "o", 1), ("many", "a", "i", 1)))
     users = pl.LazyFrame({"user_id": ["few", "many", "all"], "domain": "a"})
-    had = {"few": "ijklmi", "many": "ij", "all": "ijklmnop"}
-    sequences = pl.LazyFrame(
-        {"user_id": list(had), "domains": [["a"] * len(x) for x in had.values()], "item_ids": [*map(list, had.values())]}
-    )
+    had = {"few": list("ijklmi"), "many": list("ij"), "all": list("ijklmnop")}
+    domains = [["a"] * len(taken) for taken in had.values()]
+    sequences = pl.LazyFrame({"user_id": list(had), "domains": domains, "item_ids": list(had.values())})
     # Left to them: three, six and none. One rank is half of three, and three would be half of six.
     assert full_lists(now, users, sequences, items, 20) == {"a": pytest.approx(2 / 3)}

@@ -53,9 +53,10 @@ def linted(vocabulary: Vocabulary, events: Events, artifacts: dict[str, Path], *
 
 def test_lint_of_clean_inputs_finds_nothing(vocabulary: Vocabulary, events: Events, artifacts: dict[str, Path]):
     found = linted(vocabulary, events, artifacts)
-    assert set(found) == {"cuts", "histories", "selection", "core", "whitening"}
-    # The toy's users all have as many events: that is a filter, too.
-    assert {name for name, one in found.items() if one.verdict is not Verdict.OK} == {"core"}
+    assert set(found) == {"cuts", "histories", "selection", "core", "repeats", "whitening"}
+    # The toy's users all have as many events: that is a filter, too. They draw few items with replacement.
+    assert {name for name, one in found.items() if one.verdict is not Verdict.OK} == {"core", "repeats"}
+    assert "targets are items that their user had before" in found["repeats"].found
     assert "every user 8" in found["core"].found
 
 

@@ -17,11 +17,11 @@ EVENTS = events_of(
     pl.DataFrame(
         {
             "user_id": ["u", "v"],
-            "domains": [["a", "b", "a"], ["a", "a", "b"]],
-            "item_ids": [["p", "x", "r"], ["q", "q", "y"]],
-            "timestamps_s": [[1, 2, 3], [1, 2, 3]],
-            "parts": [["train", "train", "test"], ["train", "test", "test"]],
-            "is_target": [[False, False, True], [False, True, True]],
+            "domains": [["a", "b", "a"], ["a", "a", "a", "b"]],
+            "item_ids": [["p", "x", "r"], ["p", "q", "q", "y"]],
+            "timestamps_s": [[1, 2, 3], [0, 1, 2, 3]],
+            "parts": [["train", "train", "test"], ["train", "train", "test", "test"]],
+            "is_target": [[False, False, True], [False, False, True, True]],
         }
     ),
     VOCABULARY,
@@ -37,7 +37,7 @@ def scorer(chosen: np.ndarray, domain: int) -> torch.Tensor:
 
 def test_rank_targets_by_hand():
     ranks = rank_targets(scorer, EVENTS, QUERIES, VOCABULARY, seed=0, keep=5)
-    # u: p is history, so s, q, r; v had q before and q stays a candidate: p, s, q; v in b: x, y.
+    # u: p is history, so s, q, r; v had p and q before and takes q again, among all items: p, s, q; v in b: x, y.
     assert ranks.rank.tolist() == [3, 3, 2]
     assert ranks.num_candidates.tolist() == [4, 5, 2]
     assert ranks.top.tolist() == [[4, 2, 3, 5, 0], [1, 4, 2, 3, 5], [6, 7, 0, 0, 0]]

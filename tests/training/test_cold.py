@@ -6,7 +6,7 @@ import torch
 
 from semacdr.model.gate import NUM_FACTS, ScoreGate
 from semacdr.model.histories import read_events
-from semacdr.model.ranking import histories_of
+from semacdr.model.ranking import left_out
 from semacdr.training.cold import cold_boosts
 from semacdr.training.sight import Sight
 from semacdr.training.validation import Validation
@@ -36,7 +36,7 @@ def test_boosts_show_as_many_cold_items_as_are_asked_for(toy_artifacts: dict[str
     chosen = np.flatnonzero(queries.domain == 0)
     (start, stop), is_cold = bounds[0], support_R == 0
     final_QI = scores(chosen, 0)[0] + boost_N[0] * torch.from_numpy(is_cold[start:stop])
-    row, item = histories_of(events, queries, chosen, 0)
+    row, item = left_out(events, queries, chosen, 0)
     final_QI[torch.from_numpy(row), torch.from_numpy(item - start)] = -torch.inf
     shown = is_cold[final_QI.topk(10).indices.numpy() + start].mean()
     wanted = is_cold[queries.item[chosen]].mean()

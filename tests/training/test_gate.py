@@ -9,6 +9,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from semacdr.model.experts import Memory
 from semacdr.model.gate import NUM_FACTS, ScoreGate, query_facts
 from semacdr.model.histories import PART_CODE, Queries, read_events
+from semacdr.model.ranking import rank_targets
 from semacdr.model.scorer import Scoring
 from semacdr.tables import Part
 from semacdr.training import gate as gate_module
@@ -107,11 +108,17 @@ def test_gate_examples_estimate_the_cross_entropy_over_all_items(
     )
     asked = np.arange(len(queries))
 
-    def loss(seed: int) -> float:
-        made = gate_examples(sight, events, queries, asked, inputs.vocabulary, np.random.default_rng(seed))
-        assert made is not None
-        return cross_entropy(made, ScoreGate(2, 2)).item()
+    def made(seed: int) -> GateExamples:
+        found = gate_examples(sight, events, queries, asked, inputs.vocabulary, np.random.default_rng(seed))
+        assert found is not None
+        return found
 
+    def loss(seed: int) -> float:
+        return cross_entropy(made(seed), ScoreGate(2, 2)).item()
+
+    ranked = rank_targets(lambda chosen, domain: table[domain, chosen], events, queries, inputs.vocabulary, seed=0)
+    num_candidates = made(0).log_share_QC.isfinite().sum(dim=1)
+    assert sorted(num_candidates.tolist()) == sorted(ranked.num_candidates)
     whole = loss(0)
     assert loss(1) == pytest.approx(whole, rel=1e-6)
     monkeypatch.setattr(gate_module, "TOP", 2)

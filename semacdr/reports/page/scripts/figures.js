@@ -6,7 +6,7 @@ const GROUPS = {
   "own-0": "no event of the user in the target's domain before it", "own-1-2": "one or two there",
   "own-3-5": "three to five there", "own-6+": "six or more there",
   "source-only": "none there, but some in other domains", overlapping: "the history lies in several domains",
-  "single-domain": "the history lies in one domain",
+  "single-domain": "the history lies in one domain", new: "the user never had the item before", repeat: "the user had it before",
 };
 // All targets first, then those of each domain, which have no place in the list.
 const placeOf = (group) => (group === "all" ? -2 : Object.keys(GROUPS).indexOf(group));
