@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import structlog
 
 from semacdr.database import read_sql, work_database, write_parquet
 from semacdr.dataset import DatasetConfig, InteractionSource, Source
-from semacdr.errors import DataError, examples
+from semacdr.errors import MAX_EXAMPLES, DataError, examples
 from semacdr.interactions.events import INTERACTIONS, ROWS_PER_GROUP, Events, write_events
 from semacdr.interactions.sources import matched_files, sources
 from semacdr.interactions.staging import demand_fields, read_records
@@ -257,30 +257,57 @@ def _write_items(
     events_file: Path,
     output: Path,
 ) -> dict[str, Any]:
-    tally = {"items": 0, "items_with_text": 0, "events_with_text": 0}
+    tally = _Tally()
     parameters = {"events_file": str(events_file), "logged_only": config.filters.until is not None}
     batches = _query(connection, "ingest/items", parameters)
     write_parquet(_part(output, "items", domain), ITEMS, _cleaned(batches, domain, tally), ROWS_PER_GROUP)
-    events_with_text = tally.pop("events_with_text")
-    share = round(events_with_text / events.accepted, 6) if events.accepted else None
+    if tally.logged and tally.described and not tally.both:
+        raise DataError(
+            f"data set {config.name}, domain {domain}: no event is about an item of the item files",
+            found=f"in the log {examples(tally.logged)}; in the item files {examples(tally.described)}",
+            expected="one id for one item: 12 and 12.0 are two",
+            do="mend item_id in the files or in the columns of this domain, or leave its items table out",
+        )
+    share = round(tally.events_with_text / events.accepted, 6) if events.accepted else None
     return {
         "events": events.accepted,
         "users": events.users,
-        **tally,
+        "items": tally.items,
+        "items_with_text": tally.items_with_text,
         "event_share_with_text": share,
         "first_timestamp_s": events.first_timestamp_s,
         "last_timestamp_s": events.last_timestamp_s,
     }
 
 
-def _cleaned(batches: Iterable[pa.RecordBatch], domain: str, tally: dict[str, int]) -> Iterator[pa.RecordBatch]:
+@dataclass
+class _Tally:
+    """What the items of a domain are."""
+
+    items: int = 0
+    items_with_text: int = 0
+    events_with_text: int = 0
+    both: int = 0
+    """In the log and in the item files."""
+    logged: list[str] = field(default_factory=list)
+    """The first few in the log alone."""
+    described: list[str] = field(default_factory=list)
+    """The first few in the item files alone."""
+
+
+def _cleaned(batches: Iterable[pa.RecordBatch], domain: str, tally: _Tally) -> Iterator[pa.RecordBatch]:
     """Yield the items with clean texts; counts them in ``tally``."""
     for batch in batches:
         rows = [_item(row, domain) for row in batch.to_pylist()]
-        tally["items"] += len(rows)
-        tally["items_with_text"] += sum(row["has_text"] for row in rows)
-        events = batch.column("num_events").to_pylist()
-        tally["events_with_text"] += sum(count for count, row in zip(events, rows, strict=True) if row["has_text"])
+        tally.items += len(rows)
+        for row, num_events in zip(rows, batch.column("num_events").to_pylist(), strict=True):
+            tally.items_with_text += row["has_text"]
+            tally.events_with_text += num_events if row["has_text"] else 0
+            alone = tally.described if row["has_metadata"] else tally.logged
+            if row["has_metadata"] and num_events:
+                tally.both += 1
+            elif len(alone) < MAX_EXAMPLES:
+                alone.append(row["item_id"])
         yield pa.RecordBatch.from_pylist(rows, schema=ITEMS)
 
 

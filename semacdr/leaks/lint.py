@@ -24,7 +24,11 @@ log = structlog.get_logger()
 CORE_AT_LEAST = 3
 """A log in which no user, or no item, has fewer events was filtered: real ones have many with one."""
 REPEATS_AT_MOST = 0.05
-"""Share of targets that their user had before, from which on results have to say so."""
+"""Share of targets that their user had before, above which results have to say so."""
+EMPTY_AT_MOST = 0.5
+"""The same of targets without any history."""
+FEW_ITEMS = 20
+"""Chance alone has an HR@10 of one half or more in a domain of so few."""
 
 
 class Verdict(StrEnum):
@@ -80,6 +84,7 @@ def lint(  # noqa: PLR0913 (all that a fit is made from)
         _selection(selection_events),
         _core(vocabulary, events),
         _repeats(events, visibility),
+        _sizes(vocabulary, events),
     ]
     support = fit_events.support(vocabulary.num_items)
     if embeddings is not None and text is not None:
@@ -141,7 +146,7 @@ def _cuts(events: Events, fit_events: Events, visibility: Visibility) -> Finding
 
 
 def _histories(events: Events, visibility: Visibility) -> Finding:
-    num_targets = 0
+    num_targets = num_empty = 0
     for part in (Part.VALIDATION, Part.TEST):
         queries = queries_of_targets(events, part, visibility)
         target = np.flatnonzero(events.is_target & (events.part == PART_CODE[part]))
@@ -153,7 +158,12 @@ def _histories(events: Events, visibility: Visibility) -> Finding:
             users = events.user_ids.gather(queries.user[late]).unique().sort()
             raise _leak(f"histories of part {part} hold their target or later events", found=examples(users))
         num_targets += len(queries)
-    return Finding("histories", Verdict.OK, f"{num_targets} targets, each with earlier events alone")
+        num_empty += int((~has).sum())
+    found = f"{num_targets} targets, each with earlier events alone"
+    if num_empty <= EMPTY_AT_MOST * num_targets:
+        return Finding("histories", Verdict.OK, found)
+    told = f"{num_empty} of {num_targets} targets have no history: results tell what users start with"
+    return Finding("histories", Verdict.WARNING, f"{told}; where they come once, for many events, see protocol loo")
 
 
 def _selection(events: Events) -> Finding:
@@ -186,6 +196,16 @@ def _repeats(events: Events, visibility: Visibility) -> Finding:
         return Finding("repeats", Verdict.OK, found)
     told = "lists leave them out but for recommendations.repeat_after_days, and sampled-999 gives them away"
     return Finding("repeats", Verdict.WARNING, f"{found}: {told}; see the groups new and repeat")
+
+
+def _sizes(vocabulary: Vocabulary, events: Events) -> Finding:
+    asked = np.unique(events.domain[events.is_target])
+    sizes = {vocabulary.domains[at]: vocabulary.bounds[at][1] - vocabulary.bounds[at][0] for at in asked}
+    few = [f"{domain} {size}" for domain, size in sizes.items() if size <= FEW_ITEMS]
+    if not few:
+        return Finding("sizes", Verdict.OK, f"every domain has more than {FEW_ITEMS} items")
+    told = f"domains with few items ({', '.join(few)}): half of their targets or more are in the first ten by chance"
+    return Finding("sizes", Verdict.WARNING, f"{told}, and macro counts them like the others")
 
 
 def _whitening(folder: Path, text: Mapping[View, TextVectors], support_I1: IntArray) -> Finding:

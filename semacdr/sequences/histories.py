@@ -68,6 +68,9 @@ def build(split: Split, interactions: Path, output: Path, limits: DuckDbSettings
         overlap = connection.execute(read_sql("sequences/overlap")).fetchall()
         events = connection.sql(read_sql("sequences/sequences")).to_arrow_reader(EVENTS_PER_BATCH)
         write_parquet(output / "sequences.parquet", SEQUENCES, _folded(events), USERS_PER_GROUP)
+    domains = sorted({row[1] for row in counts})
+    if len(domains) > 1 and max(num_domains for num_domains, _ in overlap) == 1:
+        log.warning("no user is in two domains: are user ids written alike in all?", domains=domains)
     num_events = sum(row[2] for row in counts)
     details: dict[str, Any] = {
         "protocol": split.protocol.value,
@@ -123,7 +126,8 @@ def _demand_parts(split: Split, counts: list[tuple[Any, ...]]) -> None:
         f"sequences: the split leaves no events for {', '.join(empty)}",
         found=", ".join(f"{count} events for {part}" for part, count in events.items()),
         expected="events in all three parts; many events at one time cannot be cut apart",
-        do="; ".join(advice[Part(part)] for part in empty) + "; if all events share a few times, none of it helps",
+        do="; ".join(advice[Part(part)] for part in empty)
+        + "; if all events share a few times, none of it helps: set split.protocol to loo",
     )
 
 

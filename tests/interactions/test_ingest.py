@@ -313,6 +313,13 @@ def test_ingest_items_of_log_and_metadata_are_kept(tmp_path: Path):
     }
 
 
+def test_ingest_items_of_other_ids_than_the_logs_fail(tmp_path: Path):
+    items = [{"id": "x.0", "ti": "First"}, {"id": "y.0", "ti": "Second"}]
+    with pytest.raises(DataError, match="no event is about an item of the item files") as caught:
+        run(with_items(tmp_path, items, 'title = "ti"'), tmp_path / "out")
+    assert caught.value.found == "in the log x; in the item files x.0, y.0"
+
+
 def test_ingest_item_text_is_clean_and_hashed(tmp_path: Path):
     items = [
         {

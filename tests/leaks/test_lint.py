@@ -13,7 +13,7 @@ from semacdr.dataset import Protocol, Split, Training
 from semacdr.errors import DataError
 from semacdr.leaks import Finding, Verdict, WrittenTexts, check_candidates, check_split, lint, written_texts
 from semacdr.leaks.texts import text_finding
-from semacdr.model.histories import Events, Visibility, queries_of_targets, read_events
+from semacdr.model.histories import Events, Visibility, events_of, queries_of_targets, read_events
 from semacdr.model.text_vectors import read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.progress import Progress
@@ -53,9 +53,9 @@ def linted(vocabulary: Vocabulary, events: Events, artifacts: dict[str, Path], *
 
 def test_lint_of_clean_inputs_finds_nothing(vocabulary: Vocabulary, events: Events, artifacts: dict[str, Path]):
     found = linted(vocabulary, events, artifacts)
-    assert set(found) == {"cuts", "histories", "selection", "core", "repeats", "whitening"}
-    # The toy's users all have as many events: that is a filter, too. They draw few items with replacement.
-    assert {name for name, one in found.items() if one.verdict is not Verdict.OK} == {"core", "repeats"}
+    assert set(found) == {"cuts", "histories", "selection", "core", "repeats", "sizes", "whitening"}
+    # The toy's users all have as many events: that is a filter, too. They draw few items, with replacement.
+    assert {name for name, one in found.items() if one.verdict is not Verdict.OK} == {"core", "repeats", "sizes"}
     assert "targets are items that their user had before" in found["repeats"].found
     assert "every user 8" in found["core"].found
 
@@ -159,6 +159,29 @@ def test_lint_warns_of_a_log_that_was_filtered_as_a_whole(
     found = linted(vocabulary, core, artifacts, embeddings=None)["core"]
     assert found.verdict is Verdict.WARNING
     assert "over the whole log every item has at least" in found.found
+
+
+def test_lint_warns_of_targets_without_history_and_of_domains_with_few_items():
+    vocabulary = Vocabulary.of_items(
+        pl.DataFrame({"domain": ["few"] * 2 + ["many"] * 21, "item_id": [f"i{number:02}" for number in range(23)]})
+    )
+    bursts = pl.DataFrame(
+        {
+            "user_id": ["a", "b", "c"],
+            "domains": [["few", "many"], ["few", "many"], ["few", "many"]],
+            "item_ids": [["i00", "i02"], ["i01", "i03"], ["i00", "i04"]],
+            "timestamps_s": [[1, 1], [2, 2], [3, 4]],
+            "parts": [["train"] * 2, ["validation"] * 2, ["test"] * 2],
+            "is_target": [[False] * 2, [True] * 2, [True] * 2],
+        }
+    )
+    events = events_of(bursts, vocabulary)
+    parts = {"fit_events": events.up_to(Part.TRAIN), "selection_events": events.up_to(Part.VALIDATION)}
+    found = {one.check: one for one in lint(vocabulary, events, **parts, visibility=GTS)}
+    assert {name for name, one in found.items() if one.verdict is Verdict.WARNING} == {"histories", "sizes"}
+    # Of c's two targets one is later than the other.
+    assert "3 of 4 targets have no history" in found["histories"].found
+    assert "(few 2)" in found["sizes"].found
 
 
 @pytest.mark.parametrize("change", ["history", "domain", "twice", "target"])

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from semacdr.dataset import Protocol, Split
 from semacdr.errors import ConfigError, DataError
@@ -186,8 +187,18 @@ def test_build_split_without_a_part_fails_and_says_which_quantile(
     with pytest.raises(DataError) as caught:
         run(tmp_path, events)
     assert f"no events for {empty}\n" in str(caught.value)
+    assert "set split.protocol to loo" in str(caught.value)
     assert advice in str(caught.value)
     assert f"{len(times)} events" in str(caught.value) or "8 events for test" in str(caught.value)
+
+
+@pytest.mark.parametrize(("other", "warnings"), [("u9", 1), ("u0", 0)])
+def test_build_warns_where_no_user_is_in_two_domains(tmp_path: Path, other: str, warnings: int):
+    events = [(f"u{time}", "a", "i", time) for time in range(10)] + [(other, "b", "j", 9)]
+    events = [event for event in events if event[:2] != ("u9", "a")]
+    with capture_logs() as logs:
+        run(tmp_path, events)
+    assert sum("no user is in two domains" in log["event"] for log in logs) == warnings
 
 
 @pytest.mark.parametrize("limit", ["much", "1KB"])
