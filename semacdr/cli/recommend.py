@@ -6,7 +6,7 @@ import csv
 
 import click
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from semacdr.cli.options import STORE_OPTION, find_dataset, open_store
 from semacdr.errors import ConfigError
@@ -45,7 +45,7 @@ def recommend(
     events = _events(history)
     recommender = Recommender.open(opened, find_dataset(opened, "recommendations", dataset), at)
     (found,) = recommender.recommend([events], domain, top, strict=strict)
-    table = Table("rank", "item", "title", "score", "reason")
+    table = Table("rank", Column("item", overflow="fold"), "title", "score", "reason")
     for line in found:
         table.add_row(str(line.rank), *map(escape, (line.item_id, line.title or "", f"{line.score:.4f}", line.reason)))
     open_console().print(table)

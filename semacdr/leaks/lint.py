@@ -22,7 +22,9 @@ from semacdr.tables import FitOn, Part, View
 log = structlog.get_logger()
 
 CORE_AT_LEAST = 3
-"""A log in which no user, or no item, has fewer events was filtered: real ones have many with one."""
+"""A log in which no user, or no item, has fewer events was filtered, if many have hardly more than the least."""
+CORE_EDGE = 0.01
+"""Share of the users, or items, above which they are many: a few long histories have different lengths."""
 REPEATS_AT_MOST = 0.05
 """Share of targets that their user had before, above which results have to say so."""
 EMPTY_AT_MOST = 0.5
@@ -177,12 +179,13 @@ def _selection(events: Events) -> Finding:
 
 def _core(vocabulary: Vocabulary, events: Events) -> Finding:
     """A k-core is not ours to see being made, but a log that was filtered as a whole shows it."""
-    support = events.support(vocabulary.num_items)
-    least_item = int(support[support > 0].min(initial=np.iinfo(np.int64).max))
-    counts = np.diff(events.offsets)
-    least_user = int(counts[counts > 0].min(initial=np.iinfo(np.int64).max))
-    found = f"over the whole log every item has at least {least_item} events and every user {least_user}"
-    if max(least_item, least_user) < CORE_AT_LEAST:
+    support, lengths = events.support(vocabulary.num_items), np.diff(events.offsets)
+    counts = {"item": support[support > 0], "user": lengths[lengths > 0]}
+    least = {name: int(of.min(initial=np.iinfo(np.int64).max)) for name, of in counts.items()}
+    found = f"over the whole log every item has at least {least['item']} events and every user {least['user']}"
+    edges = {name: (of <= max(least[name] + 1, 1.1 * least[name])).sum() for name, of in counts.items()}
+    cut = [name for name, of in counts.items() if edges[name] > max(2, CORE_EDGE * len(of))]
+    if not any(least[name] >= CORE_AT_LEAST for name in cut):
         return Finding("core", Verdict.OK, found)
     return Finding("core", Verdict.WARNING, f"{found}: it was filtered with knowledge of what comes after the cut")
 

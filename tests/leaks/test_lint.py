@@ -161,6 +161,26 @@ def test_lint_warns_of_a_log_that_was_filtered_as_a_whole(
     assert "over the whole log every item has at least" in found.found
 
 
+def test_lint_takes_a_few_long_histories_for_no_filter():
+    vocabulary = Vocabulary.of_items(pl.DataFrame({"domain": ["a"] * 500, "item_id": [f"i{n:03}" for n in range(500)]}))
+    lengths = range(5, 25, 2)
+    rows = pl.DataFrame(
+        {
+            "user_id": [f"u{length:02}" for length in lengths],
+            "domains": [["a"] * length for length in lengths],
+            "item_ids": [[f"i{20 * length + n:03}" for n in range(length)] for length in lengths],
+            "timestamps_s": [list(range(length)) for length in lengths],
+            "parts": [["train"] * length for length in lengths],
+            "is_target": [[False] * length for length in lengths],
+        }
+    )
+    events = events_of(rows, vocabulary)
+    parts = {"fit_events": events, "selection_events": events}
+    found = {one.check: one for one in lint(vocabulary, events, **parts, visibility=GTS)}
+    assert found["core"] == Finding("core", Verdict.OK, found["core"].found)
+    assert "every user 5" in found["core"].found
+
+
 def test_lint_warns_of_targets_without_history_and_of_domains_with_few_items():
     vocabulary = Vocabulary.of_items(
         pl.DataFrame({"domain": ["few"] * 2 + ["many"] * 21, "item_id": [f"i{number:02}" for number in range(23)]})
