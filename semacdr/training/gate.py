@@ -33,7 +33,8 @@ PULL = 3.0
 """Strength of the pull towards the trained score alone, in targets: with few of them the gate stays shut."""
 STEPS, GRADIENT = 60, 1e-5
 """Of the optimiser at most, and where it may stop: a dozen are enough."""
-QUERIES_AT_ONCE = 500
+QUERIES_AT_ONCE = 50
+"""With ten times as many half of the time goes into pages of memory that are new to the process."""
 
 FloatArray64 = npt.NDArray[np.float64]
 
