@@ -20,10 +20,9 @@ from semacdr.comparison.inputs import FLOOR_INPUTS, MODEL_INPUTS, Prepared, prep
 from semacdr.comparison.rows import Row, Source
 from semacdr.comparison.sources import whose, with_source
 from semacdr.dataset import Training
-from semacdr.errors import ConfigError, DataError
+from semacdr.errors import ConfigError
 from semacdr.evaluation.floors import FLOORS, Chosen, choose
 from semacdr.evaluation.results import (
-    RANKS_KEPT,
     described,
     headline,
     metric_rows,
@@ -132,7 +131,6 @@ def _evaluate(context: Context, request: Request, inputs: Mapping[str, Artifact]
     row, setting = request.row, request.setting
     prepared = prepare(context, inputs, row, setting.protocol, folder / f"{setting.protocol}-{row.slug}")
     task = prepared.task(setting)
-    _demand_items(task)
     leaks = [
         *check_split(task.vocabulary, task.events, task.fit_events, task.visibility, setting.fit),
         check_candidates(task.events, task.queries, task.vocabulary, task.among),
@@ -175,18 +173,6 @@ def _evaluate(context: Context, request: Request, inputs: Mapping[str, Artifact]
         details={**details, "trained": trained, "leaks": found},
         metrics=headline(table, row.name),
     )
-
-
-def _demand_items(task: Task) -> None:
-    least = RANKS_KEPT[task.setting.candidates]
-    for domain, (start, stop) in zip(task.vocabulary.domains, task.vocabulary.bounds, strict=True):
-        if stop - start < least:
-            raise DataError(
-                f"domain {domain} has too few items for candidates {task.setting.candidates}",
-                found=f"{stop - start} items",
-                expected=f"at least {least}, as many ranks as predictions hold",
-                do="leave the domain out of the data set, or evaluate with --candidates full",
-            )
 
 
 def _named(row: Row, rows: pl.DataFrame) -> pl.DataFrame:

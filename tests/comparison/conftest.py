@@ -39,7 +39,7 @@ def copy(output: Path, folder: Path) -> None:
 @pytest.fixture(scope="session")
 def toy_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, DatasetConfig, Path]:
     folder = tmp_path_factory.mktemp("comparison")
-    made = write_toy(folder / "made", Toy(num_users=40, items_per_domain=110, events_per_user=10))
+    made = write_toy(folder / "made", Toy(num_users=40, items_per_domain=60, events_per_user=10))
     (folder / "toy.toml").write_text(TOML)
     store = Store(folder / "store", folder / "cache")
     for name in ("interactions", "items", "embeddings"):
