@@ -160,6 +160,13 @@ def transfer(dataset: str, store: str | None, model: str, protocol: str, candida
     from semacdr.comparison import CONTROLS, transfer_report  # noqa: PLC0415
 
     context = open_context(dataset, store)
+    if len(context.dataset.domains) == 1:
+        raise ConfigError(
+            f"{context.dataset.name}: nothing can be transferred",
+            found=f"one domain, {', '.join(context.dataset.domains)}",
+            expected="at least two",
+            do="evaluate the model alone: semacdr evaluate",
+        )
     names = (model, f"{model}:alone", *(f"{model}:{name}" for name in CONTROLS))
     found = _evaluated(context, names, _setting(protocol, candidates, fit), seeds)
     _print_figures(found)

@@ -1,5 +1,6 @@
 """Rows on a real store: trained, ranked, published, compared."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from semacdr.model.ranking import ndcg
 from semacdr.pipeline import Context
 from semacdr.store import Artifact
 from semacdr.tables import Candidates, FitOn, View, table_files
+from tests.toy_store import TOML
 
 GTS = Setting(Protocol.GTS, Candidates.FULL, FitOn.REFIT)
 LOO = Setting(Protocol.LOO, Candidates.FULL, FitOn.TRAIN)
@@ -294,3 +296,10 @@ def test_commands_print_tables_and_refuse_what_is_unknown(
         done = runner.invoke(main, [*arguments, *store])
         assert done.exit_code == 0, done.output
         assert shown in done.output
+
+
+def test_transfer_within_one_domain_is_refused(tmp_path: Path):
+    (tmp_path / "dataset.toml").write_text(re.sub(r"\[domains\.films.*?\n\n", "", TOML, flags=re.DOTALL))
+    done = CliRunner().invoke(main, ["transfer", str(tmp_path), "--store", str(tmp_path / "store")])
+    assert done.exit_code == 2
+    assert "toy: nothing can be transferred" in done.output
