@@ -35,8 +35,8 @@ from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View
 
-HALF_LIVES_DAYS = (1, 7, 30, 180)
-"""From a day's craze to half a year's taste; the gate chooses among them."""
+HALF_LIVES_DAYS = (1, 7, 30, 180, 3_650)
+"""From a day's craze to what decades agree on; the gate chooses among them."""
 RECENT = 10
 """Items of the history that transitions and texts look at."""
 RECENT_DECAY = 0.8

@@ -26,7 +26,7 @@ _HISTORIES = {
 }
 _VIEWS = {ItemView.AGNOSTIC: "agnostic text", ItemView.SPECIFIC: "specific text", ItemView.ID: "ID"}
 
-_LAST = {days: "day" if days == 1 else f"{days} days" for days in HALF_LIVES_DAYS}
+_LAST = {days: "day" if days == 1 else f"{days} days" for days in HALF_LIVES_DAYS} | {3_650: "ten years"}
 REASONS = {
     **{f"popularity_{days}": f"many took it in the last {last} that the model knows" for days, last in _LAST.items()},
     "transitions": "it often follows what was taken last",
