@@ -1,10 +1,15 @@
 """SemaCDR: cross-domain sequential recommendation from LLM-written item semantics, as an offline pipeline."""
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from semacdr.reader import open_store
     from semacdr.recommendations import Recommender
+
+# Before torch loads OpenMP: waiting threads sleep. Else two threads on cores that others use, too, wait for each other
+# at full speed, and a training takes ten times as long or more (docs/log.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = ["Recommender", "__version__", "open_store"]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,10 @@ def test_list_in_the_environment_that_is_no_json_is_refused(monkeypatch: pytest.
     monkeypatch.setenv("SEMACDR_LLM__URLS", "http://gpu-1:8000/v1")
     with pytest.raises(ConfigError, match=r"a list as JSON: '\[\"http"):
         load_settings()
+
+
+@pytest.mark.parametrize(("set_by_user", "wanted"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(set_by_user: dict[str, str], wanted: str):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | set_by_user
+    command = [sys.executable, "-c", "import semacdr, os; print(os.environ['OMP_WAIT_POLICY'])"]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == f"{wanted}\n"
