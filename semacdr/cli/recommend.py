@@ -54,14 +54,21 @@ def recommend(
 
 
 def _events(history: str) -> list[tuple[str, str]]:
-    fields = next(csv.reader([history], skipinitialspace=True), [])
+    try:
+        fields = next(csv.reader([history], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise _no_history(f"{history!r}: {error}") from error
     events = [tuple(event.strip().split(":", 1)) for event in fields if event.strip()]
     wrong = [event for event in events if len(event) != 2 or not all(event)]  # noqa: PLR2004
     if wrong:
-        raise ConfigError(
-            "--history",
-            found=":".join(wrong[0]),
-            expected="DOMAIN:ITEM,DOMAIN:ITEM, oldest first",
-            do="put an event with a comma in double quotes: 'books:1,\"books:a, b\"'",
-        )
+        raise _no_history(":".join(wrong[0]))
     return [(domain, item) for domain, item in events]
+
+
+def _no_history(found: str) -> ConfigError:
+    return ConfigError(
+        "--history",
+        found=found,
+        expected="DOMAIN:ITEM,DOMAIN:ITEM, oldest first, on one line",
+        do="put an event with a comma in double quotes: 'books:1,\"books:a, b\"'",
+    )

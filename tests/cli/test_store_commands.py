@@ -193,3 +193,11 @@ def test_queries_can_write_nothing(store: Store):
     assert call("sql", "drop table artifacts").exit_code == 2
     assert store.catalog.read_bytes() == before
     assert pl.DataFrame({"n": [6]}).write_csv() == call("sql", "select count(*) as n from artifacts", "--csv").output
+
+
+@pytest.mark.parametrize("history", ["films:a\nbooks:b", '"films:a', '"films:a"b', "films", "films:,books:b"])
+def test_history_that_cannot_be_read_is_refused_in_words(store: Store, history: str):
+    refused = call("recommend", "toy", "--store", store.root, "--history", history, "--domain", "films")
+    assert refused.exit_code == 2
+    assert "--history" in refused.output
+    assert "DOMAIN:ITEM,DOMAIN:ITEM, oldest first, on one line" in refused.output
