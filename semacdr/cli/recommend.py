@@ -57,7 +57,7 @@ def _events(history: str) -> list[tuple[str, str]]:
     try:
         fields = next(csv.reader([history], skipinitialspace=True, strict=True), [])
     except csv.Error as error:
-        raise _no_history(f"{history!r}: {error}") from error
+        raise _no_history(repr(history)) from error
     events = [tuple(event.strip().split(":", 1)) for event in fields if event.strip()]
     wrong = [event for event in events if len(event) != 2 or not all(event)]  # noqa: PLR2004
     if wrong:
@@ -69,6 +69,6 @@ def _no_history(found: str) -> ConfigError:
     return ConfigError(
         "--history",
         found=found,
-        expected="DOMAIN:ITEM,DOMAIN:ITEM, oldest first, on one line",
+        expected="DOMAIN:ITEM,DOMAIN:ITEM, oldest first, on one line, quotes in pairs",
         do="put an event with a comma in double quotes: 'books:1,\"books:a, b\"'",
     )
