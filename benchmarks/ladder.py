@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import polars as pl
 import torch
 
-from semacdr.comparison import Request, evaluate_row, find_row
+from semacdr.comparison import Request, evaluate_row, find_row, row_of
 from semacdr.comparison.inputs import FLOOR_INPUTS, prepare
 from semacdr.dataset import Protocol, load_dataset
 from semacdr.evaluation.floors import FLOORS
@@ -99,8 +99,9 @@ def ladder(context: Context, setting: str, rows: list[str], seeds: int) -> dict[
     print(f"| model | {' | '.join(titles)} | cold HR@10 | coverage@10 | CPU s |")
     print("| --- " * (len(titles) + 4) + "|")
     figures: dict[tuple[str, str], float] = {}
+    asked = setting_of(setting)
     for name in rows:
-        evaluation = evaluate_row(context, Request(find_row(name), setting_of(setting), seeds))
+        evaluation = evaluate_row(context, Request(row_of(context, name, asked.protocol), asked, seeds))
         show_row(name, evaluation)
         if name == MODEL:
             table = evaluation.scan().filter(pl.col("group") == "all").collect()

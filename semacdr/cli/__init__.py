@@ -10,8 +10,8 @@ import click
 from semacdr import __version__
 from semacdr.cli.aliases import promote, rollback
 from semacdr.cli.artifacts import artifacts, diff, lineage, show
-from semacdr.cli.comparison import ablate, compare_, evaluate, score_, transfer
-from semacdr.cli.pipeline import doctor, run, tune
+from semacdr.cli.comparison import ablate, compare_, evaluate, score_, transfer, tune
+from semacdr.cli.pipeline import doctor, run
 from semacdr.cli.query import sql
 from semacdr.cli.recommend import recommend
 from semacdr.cli.report import report

@@ -1,7 +1,8 @@
-"""Commands that compare: ``evaluate``, ``compare``, ``ablate``, ``transfer``, ``score``."""
+"""Commands that compare: ``evaluate``, ``tune``, ``compare``, ``ablate``, ``transfer``, ``score``."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,32 @@ def evaluate(  # noqa: PLR0913, PLR0917 (options)
     context = open_context(dataset, store)
     found = _evaluated(context, models, _setting(protocol, candidates, fit), seeds, predictions)
     _print_figures(found)
+
+
+@click.command()
+@click.argument("dataset")
+@STORE_OPTION
+@click.option("--model", help="A preset, or preset:switch:...  [default: the data set's preset]")
+@click.option("--protocol", type=click.Choice([one.value for one in Protocol]), help="[default: the data set's]")
+@click.option("--trials", type=int, default=10, show_default=True, help="Configurations to try.")
+@click.option("--study", type=click.Path(path_type=Path), help="The study's file.  [default: beside the artifacts]")
+def tune(
+    dataset: str, store: str | None, model: str | None, protocol: str | None, trials: int, study: Path | None
+) -> None:
+    """Search for hyper-parameters of a model of DATASET on validation; test targets are never read.
+
+    The study keeps every trial, and the next search of the same model goes on with it. Prints the best overrides as a
+    line of the data set's TOML; `evaluate --model MODEL:tuned` takes them from the study.
+    """
+    from semacdr.comparison import row_of, tune_row  # noqa: PLC0415 (torch takes seconds to import)
+
+    context = open_context(dataset, store)
+    under = Protocol(protocol) if protocol else context.dataset.split.protocol
+    row = row_of(context, model or context.dataset.training.preset, under)
+    values = ", ".join(
+        f"{key} = {json.dumps(value)}" for key, value in tune_row(context, row, under, trials, study).items()
+    )
+    click.echo(f"overrides = {{ {values} }}" if values else "overrides = {}  # the preset as it is")
 
 
 @click.command("compare")
@@ -218,12 +245,9 @@ def _setting(protocol: str, candidates: str, fit: str) -> Setting:
 def _evaluated(
     context: Context, names: Sequence[str], setting: Setting, seeds: int, predictions: Path | None = None
 ) -> list[Artifact]:
-    from semacdr.comparison import Request, evaluate_row, find_row  # noqa: PLC0415
+    from semacdr.comparison import Request, evaluate_row, row_of  # noqa: PLC0415
 
-    own = context.dataset.training
-    rows = [
-        find_row(name, own.overrides if name.partition(":")[0] == own.preset else None) for name in dict.fromkeys(names)
-    ]
+    rows = [row_of(context, name, setting.protocol) for name in dict.fromkeys(names)]
     return [evaluate_row(context, Request(row, setting, seeds, predictions)) for row in rows]
 
 

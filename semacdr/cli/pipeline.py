@@ -1,13 +1,11 @@
-"""Commands that make something: ``run``, ``tune``; and ``doctor``, which tells whether they can."""
+"""Commands ``run``, and ``doctor``, which tells whether it can."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -18,12 +16,10 @@ from semacdr.cli.options import STORE_OPTION
 from semacdr.dataset import as_of, load_dataset
 from semacdr.doctor import examine
 from semacdr.pipeline import STAGES, Context, check_dataset, find_stage, outlook, plan_semantics, refreshable
-from semacdr.progress import Progress
 from semacdr.report import summarize
 from semacdr.semantics import Plan
 from semacdr.settings import load_settings
 from semacdr.store import Store
-from semacdr.store.names import STUDIES
 from semacdr.terminal import open_console
 
 
@@ -87,37 +83,6 @@ def run(
         nightly(dataset, settings.store, day, cast("Any", only), cast("Any", refresh), retries=0)
     if only is None:
         summarize(Store(settings.store, settings.cache), config, open_console())
-
-
-@click.command()
-@click.argument("dataset")
-@STORE_OPTION
-@click.option("--preset", help="Search this preset.  [default: the data set's]")
-@click.option("--trials", type=int, default=10, show_default=True, help="Configurations to try.")
-@click.option("--study", type=click.Path(path_type=Path), help="The study's file.  [default: beside the artifacts]")
-def tune(dataset: str, store: str | None, preset: str | None, trials: int, study: Path | None) -> None:
-    """Search for hyper-parameters of DATASET's model on validation; test targets are never read.
-
-    The study keeps every trial, and the next search of the same preset goes on with it. Prints the best overrides as
-    a line of the data set's TOML.
-    """
-    from semacdr.training import Compute, Run  # noqa: PLC0415 (torch takes seconds to import)
-    from semacdr.training.search import search  # noqa: PLC0415
-
-    settings = load_settings(store=store)
-    config = load_dataset(dataset, settings.datasets)
-    training = config.training.model_copy(update={"preset": preset or config.training.preset})
-    check_dataset(config.model_copy(update={"training": training}), settings)
-    opened = Store(settings.store, settings.cache)
-    folders = {name: opened.get(config.name, name).path for name in ("items", "sequences", "embeddings", "semantics")}
-    beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)
-    study = study or beside / STUDIES / f"{config.name}-{training.preset}.log"
-    run = Run(
-        settings.threads, compute=Compute.of(settings.device, bfloat16=settings.bfloat16, compiled=settings.compile)
-    )
-    best = search(training, config.split, folders, study, run, Progress(), trials)
-    values = ", ".join(f"{key} = {json.dumps(value)}" for key, value in best.items())
-    click.echo(f"overrides = {{ {values} }}" if values else "overrides = {}  # the preset as it is")
 
 
 @click.command()

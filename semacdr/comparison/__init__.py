@@ -6,6 +6,7 @@ from semacdr.comparison.rows import SWITCHES, Row, find_row, known_rows
 from semacdr.comparison.score import Predictions, score
 from semacdr.comparison.table import Comparison, compare, demand_alike, figures, per_target
 from semacdr.comparison.transfer import CONTROLS, Report, transfer_report
+from semacdr.comparison.tuning import row_of, tune_row
 
 __all__ = [
     "CONTROLS",
@@ -24,6 +25,8 @@ __all__ = [
     "known_rows",
     "per_target",
     "report_on",
+    "row_of",
     "score",
     "transfer_report",
+    "tune_row",
 ]

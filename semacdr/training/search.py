@@ -1,6 +1,7 @@
 """Hyper-parameter search on validation, and on nothing else; the study is a file that the next search goes on with."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import optuna
 import structlog
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from semacdr.dataset import Split, Training
 from semacdr.errors import ConfigError
@@ -21,31 +23,52 @@ def _space(trial: optuna.Trial) -> dict[str, Any]:
     """What is tried: the same for every preset, so that none is tuned harder than another; values that TOML can say."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 3e-4, 5e-3, log=True),
-        "dropout": trial.suggest_float("dropout", 0.1, 0.6, step=0.1),
-        "id_dropout": trial.suggest_float("id_dropout", 0.0, 0.6, step=0.1),
+        "dropout": round(trial.suggest_float("dropout", 0.1, 0.6, step=0.1), 1),
+        "id_dropout": round(trial.suggest_float("id_dropout", 0.0, 0.6, step=0.1), 1),
         "dim": trial.suggest_categorical("dim", [64, 128]),
         "half_life": trial.suggest_categorical("half_life", [0.1, 0.3, 1.0]),
     }
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where the trials of one model are kept."""
+
+    file: Path
+    """Several models may share it."""
+    model: str
+
+    @property
+    def storage(self) -> JournalStorage:
+        """The file as Optuna reads it."""
+        return JournalStorage(JournalFileBackend(str(self.file)))
+
+    def best_overrides(self) -> dict[str, Any] | None:
+        """Return those of the best trial; None: none has come to its end."""
+        if not self.file.is_file() or self.model not in optuna.get_all_study_names(self.storage):
+            return None
+        study = optuna.load_study(study_name=self.model, storage=self.storage)
+        return _best(study) if study.get_trials(states=[TrialState.COMPLETE]) else None
 
 
 def search(
     config: Training,
     split: Split,
     inputs: Mapping[str, Path],
-    study_file: Path,
+    kept: Study,
     run: Run,
     progress: Progress,
     trials: int,
 ) -> dict[str, Any]:
-    """Try configurations of a preset, score each on validation after the fit ``train``, and keep all in the study.
+    """Try configurations of a model, score each on validation after the fit ``train``, and keep all in the study.
 
-    The first trial is the preset as it is. Test targets are never read.
+    The first trial is the model as it is. Test targets are never read.
 
     Args:
         config: preset, the overrides that stay, and the seed.
         split: the protocol, and the longest history.
         inputs: folders of ``items``, ``sequences``, ``embeddings`` and, for the leak linter, ``semantics``.
-        study_file: is made, or gone on with.
+        kept: is made, or gone on with.
         run: threads.
         progress: where epochs are reported.
         trials: how many more.
@@ -59,10 +82,10 @@ def search(
     if trials < 1:
         raise ConfigError("search: no trial", found=trials, expected="at least one", do="give --trials")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study_file.parent.mkdir(parents=True, exist_ok=True)
+    kept.file.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        study_name=config.preset,
-        storage=JournalStorage(JournalFileBackend(str(study_file))),
+        study_name=kept.model,
+        storage=kept.storage,
         sampler=optuna.samplers.TPESampler(seed=config.seed),
         direction="maximize",
         load_if_exists=True,
@@ -78,5 +101,9 @@ def search(
         return found.ndcg_10
 
     study.optimize(objective, n_trials=trials)
+    return _best(study)
+
+
+def _best(study: optuna.Study) -> dict[str, Any]:
     best: dict[str, Any] = study.best_trial.user_attrs["overrides"]
     return best

@@ -140,7 +140,7 @@ def test_wrong_preset_is_found_before_anything_runs(toml: Path, tmp_path: Path):
 
 
 def test_search_of_an_unknown_preset_starts_no_study(toml: Path, tmp_path: Path):
-    result = call("tune", toml, "--preset", "semcdr", "--store", tmp_path / "store")
+    result = call("tune", toml, "--model", "semcdr", "--store", tmp_path / "store")
     assert result.exit_code == 2
     assert "did you mean 'semacdr'" in result.output
     assert not (tmp_path / "store").exists()

@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import optuna
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from semacdr.cli import main
 from semacdr.comparison import (
@@ -21,6 +24,7 @@ from semacdr.comparison import (
     figures,
     find_row,
     per_target,
+    row_of,
 )
 from semacdr.comparison import score as score_predictions
 from semacdr.comparison.inputs import MODEL_INPUTS, prepare
@@ -263,6 +267,37 @@ def test_every_switch_makes_a_model_that_can_be():
         config = load_preset("semacdr", row.overrides)
         assert row.source is not Source.REAL or row.texts.value != "given" or config != load_preset("semacdr")
     assert not set(FLOORS) & set(preset_names())
+
+
+def test_a_tuned_row_stands_on_its_study_of_its_protocol(context: Context, toy_store: tuple[object, object, Path]):
+    folder = toy_store[2]
+    runner = CliRunner(env={"SEMACDR_CACHE": str(folder / "cache"), "SEMACDR_THREADS": "1"})
+    toml, store = str(folder / "toy.toml"), ["--store", str(folder / "store")]
+    name = "semacdr:no-texts:mixed-only"
+    asked = runner.invoke(main, ["evaluate", toml, *store, "--model", f"{name}:tuned", "--protocol", "loo"])
+    assert asked.exit_code == 2
+    assert f"run `semacdr tune toy --model {name} --protocol loo` first" in " ".join(asked.output.split())
+    done = runner.invoke(main, ["tune", toml, *store, "--model", name, "--protocol", "loo", "--trials", "3"])
+    assert done.exit_code == 0, done.output
+    kept = folder / "store" / "studies" / "toy-loo-semacdr-no-texts-mixed-only.log"
+    storage = JournalStorage(JournalFileBackend(str(kept)))
+    study = optuna.load_study(study_name=name, storage=storage)
+    assert len(study.trials) == 3
+    row = row_of(context, f"{name}:tuned", Protocol.LOO)
+    assert row.overrides == study.best_trial.user_attrs["overrides"]
+    assert {
+        **context.dataset.training.overrides,
+        "threads": ["mixed"],
+        "views": ["id"],
+    }.items() <= row.overrides.items()
+    tuned = evaluate_row(context, Request(row, LOO, 1))
+    assert tuned.manifest.config["overrides"] == row.overrides
+    assert tuned.manifest.details["model"] == f"{name}:tuned"
+    assert tuned.manifest.details["trained"][0]["validation"]["ndcg_10"] == pytest.approx(study.best_value)
+    with pytest.raises(ConfigError, match="no trial in"):
+        row_of(context, f"{name}:tuned", Protocol.GTS)
+    with pytest.raises(ConfigError, match="ask for title"):
+        row_of(context, "title:tuned", Protocol.GTS)
 
 
 def test_commands_print_tables_and_refuse_what_is_unknown(

@@ -9,14 +9,14 @@ from semacdr.dataset import Split, Training
 from semacdr.errors import ConfigError
 from semacdr.progress import Progress
 from semacdr.training import Run
-from semacdr.training.search import search
+from semacdr.training.search import Study, search
 
 TINY = {"num_blocks": 1, "batch_users": 16, "max_epochs": 1}
 CONFIG = Training(preset="sasrec-mixed", overrides=TINY)
 
 
 def run(artifacts: dict[str, Path], study: Path, trials: int) -> dict[str, object]:
-    return search(CONFIG, Split(max_length=12), artifacts, study, Run(1), Progress(), trials)
+    return search(CONFIG, Split(max_length=12), artifacts, Study(study, "sasrec-mixed"), Run(1), Progress(), trials)
 
 
 def test_search_keeps_every_trial_and_goes_on(toy_artifacts: dict[str, Path], tmp_path: Path):
@@ -29,6 +29,8 @@ def test_search_keeps_every_trial_and_goes_on(toy_artifacts: dict[str, Path], tm
     assert study.trials[0].user_attrs["overrides"] == TINY
     assert study.trials[2].params.keys() == {"learning_rate", "dropout", "id_dropout", "dim", "half_life"}
     choices = [getattr(known, "choices", ()) for known in study.trials[2].distributions.values()]
+    assert Study(tmp_path / "study.log", "sasrec-mixed").best_overrides() == study.best_trial.user_attrs["overrides"]
+    assert Study(tmp_path / "study.log", "esasrec").best_overrides() is None
     assert None not in [choice for one in choices for choice in one]  # TOML has no such value
 
 

@@ -1,0 +1,85 @@
+"""Rows under one search budget: studies of a row's hyper-parameters, and the row ``NAME:tuned`` that stands on one."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from semacdr.comparison.inputs import MODEL_INPUTS, prepare
+from semacdr.comparison.rows import Row, find_row
+from semacdr.dataset import Protocol, Training
+from semacdr.errors import ConfigError
+from semacdr.pipeline import Context
+from semacdr.store.names import STUDIES
+from semacdr.training import Compute, Run
+
+TUNED = "tuned"
+
+
+def row_of(context: Context, name: str, protocol: Protocol) -> Row:
+    """Return the row of a name, over the data set's own overrides if it is of the data set's preset.
+
+    ``tuned`` among the switches: with what the study of the same name without it found best under the protocol.
+
+    Raises:
+        ConfigError: nothing is called that, or there is no such study.
+    """
+    own, parts = context.dataset.training, name.split(":")
+    overrides = dict(own.overrides) if parts[0] == own.preset else {}
+    base = find_row(":".join(part for part in parts if part != TUNED), overrides)
+    if TUNED not in parts:
+        return base
+    if base.preset is None:
+        raise ConfigError(
+            f"{name}: a floor has no study", do=f"ask for {base.name}: its values are chosen on validation"
+        )
+    from semacdr.training.search import Study  # noqa: PLC0415 (Optuna takes a while to import)
+
+    file = study_file(context, base, protocol)
+    best = Study(file, base.name).best_overrides()
+    if best is None:
+        asked = "" if protocol is context.dataset.split.protocol else f" --protocol {protocol}"
+        raise ConfigError(
+            f"{name}: {base.name} has not been tuned",
+            found=f"no trial in {file}",
+            do=f"run `semacdr tune {context.dataset.name} --model {base.name}{asked}` first",
+        )
+    return replace(base, name=name, overrides=best)
+
+
+def study_file(context: Context, row: Row, protocol: Protocol) -> Path:
+    """Return where the study of a row lies: beside the artifacts, or in the cache if those are on S3."""
+    settings = context.settings
+    beside = settings.cache if settings.store.startswith("s3://") else Path(settings.store)
+    return beside / STUDIES / f"{context.dataset.name}-{protocol}-{row.slug}.log"
+
+
+def tune_row(context: Context, row: Row, protocol: Protocol, trials: int, study: Path | None = None) -> dict[str, Any]:
+    """Search for a row's hyper-parameters on validation, in its study or in another file; test is never read.
+
+    Returns:
+        The overrides of the best trial so far, those of the row's switches among them.
+
+    Raises:
+        ConfigError: a floor, or no trial at all.
+        DataError: nothing to train on or to validate with, or a leak.
+    """
+    from semacdr.training.search import Study, search  # noqa: PLC0415 (Optuna takes a while to import)
+
+    if row.preset is None:
+        raise ConfigError(f"tune: {row.name} is a floor", do="evaluate it: its values are chosen on validation")
+    settings, dataset = context.settings, context.dataset.name
+    compute = Compute.of(settings.device, bfloat16=settings.bfloat16, compiled=settings.compile)
+    inputs = {name: context.store.get(dataset, name) for name in MODEL_INPUTS}
+    with tempfile.TemporaryDirectory(prefix="semacdr-tune-") as folder:
+        prepared = prepare(context, inputs, row, protocol, Path(folder))
+        config = Training(preset=row.preset, overrides=dict(row.overrides), seed=context.dataset.training.seed)
+        return search(
+            config,
+            prepared.split,
+            prepared.folders,
+            Study(study or study_file(context, row, protocol), row.name),
+            Run(settings.threads, compute=compute),
+            context.progress,
+            trials,
+        )
