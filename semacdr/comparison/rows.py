@@ -53,7 +53,7 @@ SWITCHES: Mapping[str, Switch] = {
     "no-agnostic": Switch({"views": ["specific", "id"]}),
     "no-specific": Switch({"views": ["agnostic", "id"]}),
     "no-id": Switch({"views": ["agnostic", "specific"]}),
-    "no-texts": Switch({"views": ["id"], "experts": ["popularity", "transitions", "title"]}),
+    "no-texts": Switch({"views": ["id"], "experts": ["popularity", "transitions", "title", "repeats"]}),
     "no-contrast": Switch(_NO_CONTRAST),
     "no-view-alignment": Switch({"alignment_weight": 0.0}),
     "no-uniformity": Switch({"uniformity_weight": 0.0}),

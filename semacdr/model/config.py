@@ -38,6 +38,7 @@ class Expert(StrEnum):
     TRANSITIONS = "transitions"
     TITLE = "title"
     SEMANTICS = "semantics"
+    REPEATS = "repeats"
 
 
 class ModelConfig(Frozen):

@@ -4,6 +4,7 @@
     transitions   what followed the last items of the history, in anyone's history
     title         how near an item's title lies to those of the last items of the history
     semantics     the same of its two texts
+    repeats       how often and how lately the user took the very item
 
 The last items are those of the domain asked for, and of other domains where the user has none in it; or, where that
 validates better, those of all domains alike.
@@ -50,6 +51,7 @@ COLUMNS: Mapping[Expert, tuple[str, ...]] = {
     Expert.TRANSITIONS: ("transitions",),
     Expert.TITLE: ("title",),
     Expert.SEMANTICS: tuple(str(view) for view in View),
+    Expert.REPEATS: ("repeats",),
 }
 """The columns of scores that each expert gives, in order."""
 
@@ -352,6 +354,8 @@ def fill_expert_scores(
         for view in View:
             np.matmul(profile @ memory.text[view], memory.text[view][start:stop].T, out=out_XQI[column])
             column += 1
+    if Expert.REPEATS in experts:
+        repeats(events, queries, chosen, memory.bounds[domain]).toarray(out=out_XQI[column])
 
 
 def popularity(memory: Memory, time_s: IntArray, domain: int) -> list[FloatArray]:
@@ -399,6 +403,29 @@ def transitions(memory: Memory, asked: Asked, domain: int) -> FloatArray:
     weight = faded * (asked.weight / total)[source]
     np.add.at(score, row[here] * (stop - start) + taken[here] - start, weight[here])
     return score.reshape(len(asked), stop - start).astype(np.float32)
+
+
+def repeats(events: Events, queries: Queries, chosen: IntArray, bounds: tuple[int, int]) -> sparse.csr_matrix:
+    """Return how often each item of a domain stands in the histories, the n-th last event of the domain counted 1/n.
+
+    Where an item that the user had cannot be asked for, as in most logs, it says nothing.
+
+    Args:
+        events: in which histories lie.
+        queries: at their times.
+        chosen: which of them.
+        bounds: ``item_index`` of the domain's first item, and of the first one after it.
+
+    Returns:
+        A row per query, a column per item of the domain.
+    """
+    start, stop = bounds
+    row, index = ragged(events.offsets[queries.user[chosen]], queries.stop[chosen])
+    item = events.item[index]
+    here = (item >= start) & (item < stop)
+    row, item = row[here], item[here] - start
+    from_last = np.searchsorted(row, row, side="right") - np.arange(len(row))
+    return sparse.csr_matrix(((1 / from_last).astype(np.float32), (row, item)), shape=(len(chosen), stop - start))
 
 
 def memory_tensors(memory: Memory) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 The final score is linear in its columns, with weights that depend on the query and on the item's bucket of support. So
 items stand in the order of their buckets, and for each bucket one product of matrices adds up the trained score, the
-texts and popularity: the weights are multiplied into the queries' side. Titles and transitions, sparse both, are added.
+texts and popularity: the weights are multiplied into the queries' side. What is sparse is added: titles, transitions,
+repeats.
 ``FinalScorer`` gives the same numbers for any time, and keeps every column.
 
 Texts are wide, and few items come into question. So each text is split into the directions in which texts differ most
@@ -33,6 +34,7 @@ from semacdr.model.experts import (
     TRANSITION_HALF_LIFE_DAYS,
     Asked,
     column_names,
+    repeats,
 )
 from semacdr.model.gate import NUM_BUCKETS, UP_TO_DATE, query_facts, support_bucket
 from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, Queries
@@ -41,7 +43,9 @@ from semacdr.model.present import Present
 from semacdr.model.scorer import TRAINED
 from semacdr.tables import View
 
-_TITLE, _TRANSITIONS = "title", "transitions"
+_TITLE, _TRANSITIONS, _REPEATS = "title", "transitions", "repeats"
+_PAIRS = {_TRANSITIONS, _REPEATS}
+"""Columns whose sparse side holds the scores themselves, of pairs of a query and an item."""
 _LEADING = 48
 """Directions of a text that enter the bound whole; 24 to 128 took about the same time (docs/log.md)."""
 _SAMPLE = 20_000
@@ -92,7 +96,8 @@ class Block:
     leading: Mapping[str, Tensor]
     """Of each text's side, what lies in the leading directions, and the length of the rest: [Q, F]."""
     sparse_sides: Mapping[str, sparse.csr_matrix]
-    """Of titles, the words of what was taken last: [Q, V]; of transitions, the scores above the floor: [Q, I]."""
+    """Of titles, the words of what was taken last: [Q, V]; of transitions, the scores above the floor, and of repeats
+    the scores: [Q, I]."""
     title_IQ: Tensor | None
     weight_QX: Tensor
     """The part of each column's weight that depends on the query."""
@@ -146,6 +151,8 @@ class PresentScorer:
         profile_QR = asked.profile(self.model.vocabulary.num_items + 1)
         sides = {TRAINED: vector_QD} | self._dense_sides(profile_QR)
         sparse_sides = self._sparse_sides(asked, profile_QR, catalogue)
+        if Expert.REPEATS in scoring.experts:
+            sparse_sides[_REPEATS] = self._repeats(events, queries, chosen, domain)
         title_IQ = None
         if catalogue.title_IV is not None:
             title_IQ = _product(catalogue.title_IV, sparse_sides[_TITLE].T.toarray(order="C"))
@@ -172,11 +179,7 @@ class PresentScorer:
                 tiles = zip(of_bucket_QI.split(_TILE, dim=1), title_IQ[start:stop].split(_TILE), strict=True)
                 for score_QI, tile_IQ in tiles:
                     score_QI.addcmul_(tile_IQ.T.contiguous(), weight_Q1[_TITLE])
-        if _TRANSITIONS in sparse_sides:
-            column, above = self.columns.index(_TRANSITIONS), sparse_sides[_TRANSITIONS].tocoo()
-            row, item = (torch.from_numpy(index.astype(np.int64)) for index in (above.row, above.col))
-            weight = weight_QX[row, column] + gate.by_support[column][catalogue.bucket_I[item]]
-            bound_QI.view(-1).index_add_(0, row * bound_QI.shape[1] + item, weight * torch.from_numpy(above.data))
+        self._add_pairs(bound_QI, weight_QX, catalogue, sparse_sides)
         return Block(catalogue, bound_QI, sides, leading, sparse_sides, title_IQ, weight_QX)
 
     def exact(self, block: Block, row_U: Tensor) -> Tensor:
@@ -229,6 +232,24 @@ class PresentScorer:
             sides[_TITLE] = profile_QR @ scoring.memory.title
         return sides
 
+    def _add_pairs(
+        self, out_QI: Tensor, weight_QX: Tensor, catalogue: Catalogue, sparse_sides: Mapping[str, sparse.csr_matrix]
+    ) -> None:
+        """Add the scores of pairs, weighed, in the order of the columns."""
+        scoring = self.model.scoring
+        assert scoring is not None
+        for column, name in enumerate(self.columns):
+            if name not in _PAIRS or name not in sparse_sides:
+                continue
+            above = sparse_sides[name].tocoo()
+            row, item = (torch.from_numpy(index.astype(np.int64)) for index in (above.row, above.col))
+            weight = weight_QX[row, column] + scoring.gate.by_support[column][catalogue.bucket_I[item]]
+            out_QI.view(-1).index_add_(0, row * out_QI.shape[1] + item, weight * torch.from_numpy(above.data))
+
+    def _repeats(self, events: Events, queries: Queries, chosen: IntArray, domain: int) -> sparse.csr_matrix:
+        bounds = self.model.vocabulary.bounds[domain]
+        return repeats(events, queries, chosen, bounds)[:, self._catalogues[domain].item_I - bounds[0]]
+
     def lifts(self, block: Block, row_QK: Tensor) -> tuple[Tensor, Tensor]:
         """Return the trained scores of some items, and the column that lifts each most.
 
@@ -249,9 +270,9 @@ class PresentScorer:
         }
         if block.title_IQ is not None:
             at[_TITLE] = block.title_IQ.T.gather(1, row_QK)
-        if _TRANSITIONS in block.sparse_sides:
-            above_QK = block.sparse_sides[_TRANSITIONS][np.arange(len(row_QK))[:, None], row_QK.numpy().copy()]
-            at[_TRANSITIONS] = torch.from_numpy(above_QK.toarray())
+        for name in _PAIRS & block.sparse_sides.keys():
+            above_QK = block.sparse_sides[name][np.arange(len(row_QK))[:, None], row_QK.numpy().copy()]
+            at[name] = torch.from_numpy(above_QK.toarray())
         sides = {**{name: side_QF.numpy() for name, side_QF in block.sides.items()}, **block.sparse_sides}
         mean = {name: torch.from_numpy(side @ catalogue.mean[name]) for name, side in sides.items()}
         lift_XQK = torch.stack(
@@ -309,6 +330,8 @@ class PresentScorer:
             if Expert.TRANSITIONS in scoring.experts:
                 following_RI = present.following[:, item_I]
                 mean[_TRANSITIONS] = mean_IB
+            if Expert.REPEATS in scoring.experts:
+                mean[_REPEATS] = mean_IB
         return Catalogue(
             item_I=item_I,
             place_R=place_R,

@@ -33,6 +33,7 @@ REASONS = {
     "title": "its title is like those of what was taken last",
     "specific": "its specific text is like those of what was taken last",
     "agnostic": "its agnostic text is like those of what was taken last",
+    "repeats": "it was taken before",
 }
 """In words, which expert's column decided."""
 _NO_HISTORY = "no history: what most people start with"

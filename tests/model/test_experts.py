@@ -189,6 +189,23 @@ def test_query_without_history_gets_popularity_and_no_opinion_of_the_others():
     assert (found[len(experts.HALF_LIVES_DAYS) :].std(dim=1) == 0).all()
 
 
+def test_repeats_equal_a_naive_loop():
+    events = random_events()
+    queries = queries_of_targets(events, Part.TEST)
+    memory = Memory.of(events, VOCABULARY, TITLES, text())
+    for domain in range(2):
+        chosen = np.flatnonzero(queries.domain == domain)
+        found = expert_scores(memory, [Expert.REPEATS], events, queries, chosen, domain)[0]
+        expected = torch.zeros(len(chosen), 5)
+        for row, query in enumerate(chosen):
+            history = range(events.offsets[queries.user[query]], queries.stop[query])
+            own = [events.item[position] for position in history if events.domain[position] == domain]
+            for from_last, item in enumerate(reversed(own), 1):
+                expected[row, item - 1 - 5 * domain] += 1 / from_last
+        assert (expected > 1).any()
+        assert torch.allclose(found, expected)
+
+
 def test_titles_without_a_word_give_zeros():
     events = random_events()
     memory = Memory.of(events, VOCABULARY, TITLES.with_columns(title=pl.lit(None, pl.String)), text())

@@ -51,8 +51,8 @@ def test_new_events_move_popularity_without_a_new_checkpoint(
     before, after = (table.filter(domain="films", item_id=FILM) for table in (rows(batch), rows(made)))
     old_users = after.filter(pl.col("user_id").str.starts_with("u"))
     assert old_users.height > before.height
-    assert before.filter(pl.col("decided_by") == "popularity_7").is_empty()
-    assert (old_users["decided_by"] == "popularity_7").any()
+    assert not before["decided_by"].str.starts_with("popularity").any()
+    assert old_users["decided_by"].str.starts_with("popularity").any()
 
 
 def test_recommender_remembers_what_the_batch_does(artifacts: dict[str, Path], later: Path, tmp_path: Path):
