@@ -406,7 +406,7 @@ STAGES: tuple[Stage, ...] = (
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=10,
+        revision=11,
     ),
     Stage(
         name="evaluation",

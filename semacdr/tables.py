@@ -294,7 +294,10 @@ class IndexIds(Table):
 class History(Table):
     """One row per epoch of a training run."""
 
-    fit = dy.String(primary_key=True, description="train: on training events; refit: on validation events too")
+    fit = dy.String(
+        primary_key=True,
+        description="train: on training events; train-mixed: the mixed history alone; refit: on validation events too",
+    )
     epoch = dy.Int64(primary_key=True, min=1, description="counted from 1 in each fit")
     loss = dy.Float64(description="mean over the epoch's steps")
     validation_ndcg_10 = dy.Float64(nullable=True, description="macro over domains; null for refit")
@@ -304,7 +307,7 @@ class History(Table):
 class Steps(Table):
     """One row per step of a training run."""
 
-    fit = dy.String(primary_key=True, description="train or refit, as in `training_history`")
+    fit = dy.String(primary_key=True, description="as in `training_history`")
     step = dy.Int64(primary_key=True, min=1, description="counted from 1 through all epochs of a fit")
     epoch = dy.Int64(min=1, description="that it is part of")
     loss = dy.Float64(description="of its batch")

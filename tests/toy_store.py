@@ -24,7 +24,15 @@ max_length = 20
 
 [training]
 preset = "semacdr"
-overrides = { dim = 8, num_blocks = 1, batch_users = 16, max_epochs = 2, patience = 1, learning_rate = 5e-3 }
+
+[training.overrides]
+dim = 8
+num_blocks = 1
+batch_users = 16
+max_epochs = 2
+patience = 1
+learning_rate = 5e-3
+or_mixed_alone = false
 """
 
 

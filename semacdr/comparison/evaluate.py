@@ -234,6 +234,7 @@ def _train(context: Context, row: Row, prepared: Prepared, setting: Setting, che
         setting.fit.weights,
     )
     record = {
+        "threads": facts.details["threads"],
         "best_epoch": facts.details["best_epoch"],
         "num_parameters": facts.details["num_parameters"],
         "validation": dict(facts.metrics),

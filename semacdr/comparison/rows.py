@@ -49,6 +49,7 @@ _UNIFORM = {"negatives_from": "uniform", "log_q": True}
 _NO_CONTRAST = {
     "alignment_weight": 0.0, "uniformity_weight": 0.0, "domain_alignment_weight": 0.0, "user_alignment_weight": 0.0
 }  # fmt: skip
+_AS_SAID = {"or_mixed_alone": False}
 SWITCHES: Mapping[str, Switch] = {
     "no-agnostic": Switch({"views": ["specific", "id"]}),
     "no-specific": Switch({"views": ["agnostic", "id"]}),
@@ -65,22 +66,24 @@ SWITCHES: Mapping[str, Switch] = {
     "item-concat": Switch({"item_fusion": "concat"}),
     "no-adapter": Switch({"adapter_rank": 0}),
     "mixture-adapter": Switch({"adapter_mixture": True}),
-    "no-source": Switch({"threads": ["target", "mixed"]}),
-    "no-target": Switch({"threads": ["source", "mixed"]}),
-    "no-mixed": Switch({"threads": ["target", "source"]}),
+    "no-source": Switch({"threads": ["target", "mixed"], **_AS_SAID}),
+    "no-target": Switch({"threads": ["source", "mixed"], **_AS_SAID}),
+    "no-mixed": Switch({"threads": ["target", "source"], **_AS_SAID}),
+    "all-threads": Switch(_AS_SAID),
     "mixed-only": Switch({"threads": ["mixed"]}),
-    "sequence-mean": Switch({"sequence_fusion": "mean"}),
-    "sequence-sum": Switch({"sequence_fusion": "sum"}),
-    "sequence-concat": Switch({"sequence_fusion": "concat"}),
-    "sequence-target": Switch({"sequence_fusion": "target"}),
-    "no-cross-attention": Switch({"cross_attention": False}),
+    "sequence-mean": Switch({"sequence_fusion": "mean", **_AS_SAID}),
+    "sequence-sum": Switch({"sequence_fusion": "sum", **_AS_SAID}),
+    "sequence-concat": Switch({"sequence_fusion": "concat", **_AS_SAID}),
+    "sequence-target": Switch({"sequence_fusion": "target", **_AS_SAID}),
+    "no-cross-attention": Switch({"cross_attention": False, **_AS_SAID}),
     # Without an expert for popularity the trained score has to know of it.
     "no-experts": Switch({"experts": [], **_UNIFORM}),
+    "no-repeats": Switch({"experts": ["popularity", "transitions", "title", "semantics"]}),
     "target-experts": Switch({"expert_history": "target"}),
     "mixed-experts": Switch({"expert_history": "mixed"}),
     "no-half-life": Switch({"half_life": None}),
     "short-half-life": Switch({"half_life": 0.1}),
-    "towers": Switch({"backbone": "towers"}),
+    "towers": Switch({"backbone": "towers", **_AS_SAID}),
     "ligr": Switch({"block": "ligr"}),
     "learned-positions": Switch({"position": "learned"}),
     "time-between": Switch({"position": "rope+time"}),

@@ -66,6 +66,8 @@ class ModelConfig(Frozen):
 
     threads: tuple[Thread, ...] = Field(default=tuple(Thread), min_length=1)
     """Histories that a user's vector is made of."""
+    or_mixed_alone: bool = False
+    """The mixed history alone is fitted, too, and whichever validates better, with its gate, is kept."""
     sequence_fusion: Literal["gate", "mean", "sum", "concat", "target"] = "gate"
     """How the threads become one vector: a learned gate that knows support and recency, their mean, their sum, a linear
     map of them side by side, or the target's alone (the first that is there), which leaves the others to
@@ -167,6 +169,12 @@ class ModelConfig(Frozen):
     def reads_texts(self) -> bool:
         """Some part reads the two texts' vectors; titles are read as words."""
         return Expert.SEMANTICS in self.experts or set(self.views) != {ItemView.ID} or self.aligns_profiles
+
+    @property
+    def tried_threads(self) -> list[tuple[Thread, ...]]:
+        """What a training fits: ``threads``, and the mixed history alone if that is to be tried."""
+        alone = (Thread.MIXED,)
+        return [self.threads, alone] if self.or_mixed_alone and self.threads != alone else [self.threads]
 
     @property
     def reads_across(self) -> bool:

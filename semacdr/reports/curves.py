@@ -8,6 +8,8 @@ import polars as pl
 
 from semacdr.store import Artifact
 
+FITS = ("train", "train-mixed", "refit")
+"""In the order in which they are shown."""
 POINTS = 300
 """Of one curve at most; each is the mean over as many steps as that takes."""
 
@@ -17,7 +19,7 @@ def curves(checkpoint: Artifact) -> list[dict[str, Any]]:
     steps = checkpoint.scan("training_steps").select("fit", "step", "loss").sort("fit", "step").collect()
     epochs = checkpoint.scan("training_history").sort("fit", "epoch").collect()
     found = []
-    for fit in sorted(epochs["fit"].unique(), key=lambda name: name != "train"):
+    for fit in sorted(epochs["fit"].unique(), key=FITS.index):
         of_fit = steps.filter(fit=fit)
         width = -(-of_fit.height // POINTS)
         binned = of_fit.group_by((pl.int_range(pl.len()) // max(width, 1)).alias("bin"), maintain_order=True).agg(

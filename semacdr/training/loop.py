@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,7 +39,7 @@ class Plan:
     """How long a fit goes on."""
 
     name: str
-    """train or refit."""
+    """train, refit, or train-mixed: of the mixed history alone."""
     max_epochs: int
     patience: int | None = None
     """Epochs without a better score before it ends; None: it does not end early."""
@@ -47,6 +47,11 @@ class Plan:
     """Where to go on from after a crash; None: nowhere."""
     tensorboard: Path | None = None
     """Folder of TensorBoard's event files; None: none are written."""
+
+    def renamed(self, name: str) -> "Plan":
+        """Return the same for another fit beside this one, with a snapshot of its own."""
+        snapshot = self.snapshot and self.snapshot.with_name(self.snapshot.name.replace(self.name, name, 1))
+        return replace(self, name=name, snapshot=snapshot)
 
 
 @dataclass(frozen=True)

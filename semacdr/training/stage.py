@@ -4,7 +4,8 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def train(
 ) -> Facts:
     """Train a model and write the ``checkpoint`` artifact.
 
-    The fit ``train`` sees events of part train only and stops early on validation, where the score gate is fitted too;
-    the fit ``refit`` starts anew on training and validation events for as many epochs as were best, keeps the gate,
-    and is what is saved, unless the other is asked for. What the leak linter refuses is not trained on. Bit-equal for
-    one seed and number of threads on a CPU, also when it was killed on the way.
+    The fit ``train`` sees events of part train only and stops early on validation, where the threads are chosen and the
+    score gate is fitted too; the fit ``refit`` starts anew on training and validation events for as many epochs as were
+    best, keeps threads and gate, and is what is saved, unless the other is asked for. What the leak linter refuses is
+    not trained on. Bit-equal for one seed and number of threads on a CPU, also when it was killed on the way.
     In a process group each process trains on its share of every batch, and the first one writes.
 
     Args:
@@ -80,23 +81,26 @@ def train(
     model_config, vocabulary = fit_inputs.config, fit_inputs.vocabulary
     with _torch_settings(run):
         plan = _plan("train", output, run)
-        fitted, found, gate = _fit_train(fit_inputs, events, config.seed, plan, run.compute, progress)
-        history, steps = found.history, found.steps
+        found = _fit_train(fit_inputs, events, config.seed, plan, run.compute, progress)
+        fitted, outcome, gate = found.fit, found.outcome, found.gate
+        history, steps = outcome.history, outcome.steps
         if fit is FitOn.REFIT:
-            fitted = Fit(replace(fit_inputs, events=events.up_to(fit.last_part)), config.seed, run.compute)
-            check_split(vocabulary, events, fitted.inputs.events, fit_inputs.visibility, fit)
-            plan = replace(_plan("refit", output, run), max_epochs=found.best_epoch)
+            refit_inputs = replace(fitted.inputs, events=events.up_to(fit.last_part))
+            fitted = Fit(refit_inputs, config.seed, run.compute)
+            check_split(vocabulary, events, refit_inputs.events, fit_inputs.visibility, fit)
+            plan = replace(_plan("refit", output, run), max_epochs=outcome.best_epoch)
             refitted = fit_to_end(fitted, plan, None, progress)
             history, steps = history + refitted.history, steps + refitted.steps
         num_threads = torch.get_num_threads()
-    assert found.best is not None
-    score = found.best if gate is None else gate.score
+    assert outcome.best is not None
+    score = found.score
     details = {
         "processes": fitted.share.size,
         "protocol": split.protocol.value,
         "fit": fit.value,
         "preset": model_config.preset,
-        "best_epoch": found.best_epoch,
+        "threads": [thread.value for thread in fitted.inputs.config.threads],
+        "best_epoch": outcome.best_epoch,
         "num_parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
         "seconds_per_epoch": round(sum(row["seconds"] for row in history) / len(history), 3),
         "torch_threads": num_threads,
@@ -104,7 +108,7 @@ def train(
         "bfloat16": run.compute.bfloat16,
         "compiled": run.compute.compiled,
         "max_length": fit_inputs.max_length,
-        "validation_trained_alone": {"ndcg_10": found.best.ndcg_10, "hr_10": found.best.hr_10},
+        "validation_trained_alone": asdict(outcome.best),
     }
     if gate is not None:
         details["expert_history"] = "mixed" if gate.mixed else "target"
@@ -120,7 +124,7 @@ def train(
             fitted.model,
             vocabulary,
             max_length=fit_inputs.max_length,
-            details={"best_epoch": found.best_epoch},
+            details={"best_epoch": outcome.best_epoch},
             scoring=_scoring(fitted.inputs, gate),
         )
         pl.DataFrame(history, schema=History.create_empty().schema).write_parquet(output / "training_history.parquet")
@@ -143,9 +147,7 @@ def validate_config(config: Training, split: Split, inputs: Mapping[str, Path], 
     _lint(fit_inputs, events, inputs, config.seed)
     with _torch_settings(run):
         plan = Plan(name="train", max_epochs=0)
-        _, found, gate = _fit_train(fit_inputs, events, config.seed, plan, run.compute, progress)
-    assert found.best is not None
-    return found.best if gate is None else gate.score
+        return _fit_train(fit_inputs, events, config.seed, plan, run.compute, progress).score
 
 
 def _fit_inputs(config: Training, split: Split, inputs: Mapping[str, Path]) -> tuple[FitInputs, Events]:
@@ -198,21 +200,50 @@ def _forget(snapshots: Path, rank: int) -> None:
         snapshots.rmdir()
 
 
-def _fit_train(
-    inputs: FitInputs, events: Events, seed: int, plan: Plan, compute: Compute, progress: Progress
-) -> tuple[Fit, Outcome, CrossFitted | None]:
-    """Train until validation stops getting better, and fit the gate on the best epoch's scores."""
-    fit = Fit(inputs, seed, compute)
-    validation = Validation(inputs, events, seed)
-    plan = replace(plan, max_epochs=inputs.config.max_epochs, patience=inputs.config.patience)
-    outcome = fit_to_end(fit, plan, lambda: validation.score(fit.model), progress)
-    if not inputs.config.experts:
-        return fit, outcome, None
-    tried = {"target": (False,), "mixed": (True,), "best": (False, True)}[inputs.config.expert_history]
-    if len(inputs.vocabulary.domains) == 1:
-        tried = tried[:1]
-    gates = [cross_fitted_gate(validation, fit.model, _memory(inputs, mixed=mixed), seed) for mixed in tried]
-    return fit, outcome, max(gates, key=lambda gate: gate.score.ndcg_10)
+@dataclass(frozen=True)
+class Found:
+    """What the fit ``train`` found."""
+
+    fit: Fit
+    outcome: Outcome
+    gate: CrossFitted | None
+
+    @property
+    def score(self) -> Score:
+        """On validation, the gate's measured on other users than it was fitted on."""
+        if self.gate is not None:
+            return self.gate.score
+        assert self.outcome.best is not None
+        return self.outcome.best
+
+
+def _fit_train(inputs: FitInputs, events: Events, seed: int, plan: Plan, compute: Compute, progress: Progress) -> Found:
+    """Train until validation stops getting better, and fit the gate on the best epoch's scores.
+
+    Of several choices of threads the best is kept, with the curves of all.
+    """
+    config, validation = inputs.config, Validation(inputs, events, seed)
+    several = len(inputs.vocabulary.domains) > 1
+    looks = {"target": [False], "mixed": [True], "best": [False, True]}[config.expert_history]
+    looks = [] if not config.experts else looks if several else looks[:1]
+    tried: list[Found] = []
+    worth: list[float] = []
+    for threads in config.tried_threads if several else [config.threads]:
+        fit = Fit(replace(inputs, config=config.model_copy(update={"threads": threads})), seed, compute)
+        once = replace(plan, max_epochs=config.max_epochs, patience=config.patience)
+        if threads != config.threads:
+            once = once.renamed(f"{plan.name}-{'-'.join(threads)}")
+        outcome = fit_to_end(fit, once, partial(validation.score, fit.model), progress)
+        gates = [cross_fitted_gate(validation, fit.model, _memory(inputs, mixed=mixed), seed) for mixed in looks]
+        gate = max(gates, key=lambda one: one.score.ndcg_10, default=None)
+        tried.append(Found(fit, outcome, gate))
+        worth += fit.of_first(tried[-1].score.ndcg_10)
+        # What the experts look at is no matter of the threads: a gate each is minutes on a large log.
+        looks = [] if gate is None else [gate.mixed]
+    best = tried[worth.index(max(worth))]
+    history = [row for one in tried for row in one.outcome.history]
+    steps = [row for one in tried for row in one.outcome.steps]
+    return replace(best, outcome=replace(best.outcome, history=history, steps=steps))
 
 
 def _memory(inputs: FitInputs, *, mixed: bool) -> Memory:

@@ -32,7 +32,7 @@ def weights(folder: Path) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fit", ["train", "refit"])
+@pytest.mark.parametrize("fit", ["train", "train-mixed", "refit"])
 def test_training_killed_in_a_fit_goes_on_to_the_same_weights(toy_artifacts: dict[str, Path], tmp_path: Path, fit: str):
     artifacts = toy_artifacts["items"].parent
     command = [sys.executable, "-c", WORKER, str(artifacts)]

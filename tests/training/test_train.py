@@ -9,6 +9,7 @@ from semacdr import tables
 from semacdr.dataset import Split, Training
 from semacdr.errors import ConfigError, DataError
 from semacdr.model.checkpoint import load_checkpoint
+from semacdr.model.config import Expert
 from semacdr.progress import Progress
 from semacdr.testing.toy import Toy, write_toy
 from semacdr.training import Run, train
@@ -54,15 +55,15 @@ def test_train_leaves_the_callers_random_state_and_threads_alone(toy_artifacts: 
 
 def test_train_writes_the_contract_and_says_what_it_did(toy_artifacts: dict[str, Path], tmp_path: Path):
     facts = run(toy_artifacts, tmp_path)
-    assert tables.check("checkpoint", tmp_path)["training_history"] == 2 + facts.details["best_epoch"]
+    assert tables.check("checkpoint", tmp_path)["training_history"] == 2 + 2 + facts.details["best_epoch"]
     history = pl.read_parquet(tmp_path / "training_history.parquet")
     trained_alone = facts.details["validation_trained_alone"]["ndcg_10"]
-    assert history.filter(fit="train")["validation_ndcg_10"].max() == trained_alone
+    assert history["validation_ndcg_10"].max() == trained_alone
     assert history.filter(fit="refit")["validation_ndcg_10"].null_count() == facts.details["best_epoch"]
     assert 0 < facts.metrics["ndcg_10"] <= facts.metrics["hr_10"] <= 1
     steps = pl.read_parquet(tmp_path / "training_steps.parquet")
-    means = steps.group_by("fit", "epoch").agg(pl.col("loss").mean()).sort("fit", "epoch", descending=[True, False])
-    assert means["loss"].to_list() == pytest.approx(history["loss"].to_list())
+    means = steps.group_by("fit", "epoch").agg(pl.col("loss").mean()).sort("fit", "epoch")
+    assert means["loss"].to_list() == pytest.approx(history.sort("fit", "epoch")["loss"].to_list())
     assert facts.seed == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "config.json", "model.safetensors", "tensorboard", "training_history.parquet", "training_steps.parquet",
@@ -82,6 +83,32 @@ def test_train_looks_at_histories_as_validates_better(toy_artifacts: dict[str, P
     assert worth["target"] != worth["mixed"]
     assert worth["best"] == max(worth.values())
     assert worth[chosen] == worth["best"]
+
+
+@pytest.mark.parametrize(("experts", "kept"), [([], ["target", "source", "mixed"]), (list(Expert), ["mixed"])])
+def test_train_keeps_the_threads_that_validate_better(
+    toy_artifacts: dict[str, Path], tmp_path: Path, experts: list[Expert], kept: list[str]
+):
+    """What is kept is, bit for bit, what a training of these threads alone makes."""
+    ways: dict[str, dict[str, object]] = {"all": {"or_mixed_alone": False}, "mixed": {"threads": ["mixed"]}, "both": {}}
+    facts = {
+        name: run(toy_artifacts, tmp_path / name, seed=1, max_epochs=3, experts=experts, **way)
+        for name, way in ways.items()
+    }
+    worth = {name: facts[name].metrics["ndcg_10"] for name in ways}
+    same = "mixed" if kept == ["mixed"] else "all"
+    assert worth["both"] == worth[same] == max(worth.values()) > min(worth.values())
+    assert facts["both"].details["threads"] == kept
+    assert facts["both"].details["best_epoch"] == facts[same].details["best_epoch"]
+    weights = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in ways}
+    assert weights["both"] == weights[same]
+    assert load_checkpoint(tmp_path / "both").model.config.threads == tuple(kept)
+    tables.check("checkpoint", tmp_path / "both")
+    history = pl.read_parquet(tmp_path / "both" / "training_history.parquet")
+    assert history["fit"].unique(maintain_order=True).to_list() == ["train", "train-mixed", "refit"]
+    for fit, way in (("train", "all"), ("train-mixed", "mixed")):
+        fitted = pl.read_parquet(tmp_path / way / "training_history.parquet").filter(fit="train")
+        assert history.filter(fit=fit)["loss"].to_list() == fitted["loss"].to_list()
 
 
 def test_train_stops_when_validation_stops_getting_better(toy_artifacts: dict[str, Path], tmp_path: Path):

@@ -3,10 +3,16 @@
 const VIEWS = { agnostic: "agnostic text", specific: "specific text", id: "ID", fused: "fused vector" };
 const NAMES = ["agnostic", "specific", "id"];
 
+const FITS = {
+  "train": "Fit on training events",
+  "train-mixed": "The mixed history alone, fitted on training events",
+  "refit": "Fit again on training and validation events",
+};
+
 function curvesSection({ curves }) {
   return section("curves", "Learning curves",
     curves.map((one) => [
-      h("h3", null, one.fit === "train" ? "Fit on training events" : "Fit again on training and validation events"),
+      h("h3", null, FITS[one.fit]),
       h("div", { class: "row" },
         one.step.length ? figure(one.steps_per_point > 1 ? `Loss, mean of ${one.steps_per_point} steps` : "Loss of each step",
           lines([{ name: "loss", x: one.step, y: one.loss }], { xAxis: "step", yAxis: "loss" })) : null,
