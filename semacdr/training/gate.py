@@ -127,15 +127,18 @@ def _candidates(
     return index_QC, stands_for_QC.masked_fill(had_QI.gather(1, index_QC), 0.0).log()
 
 
-def fit_gate(examples: GateExamples, num_domains: int, pull: float = PULL) -> ScoreGate:
-    """Return the gate of least cross-entropy, pulled towards the trained score alone."""
+def fit_gate(examples: GateExamples, num_domains: int, pull: float = PULL, near: ScoreGate | None = None) -> ScoreGate:
+    """Return the gate of least cross-entropy, pulled towards the trained score alone.
+
+    There is one, wherever the search begins; beginning near it saves steps.
+    """
     gate = ScoreGate(examples.score_QCX.shape[2], num_domains).requires_grad_(requires_grad=False)
     gate.standardise(examples.facts_QF)
     objective = Objective(examples, gate, pull)
     # Columns are much alike: methods that know no Hessian are far from the solution after hundreds of steps.
     found = minimize(
         lambda weights: objective(weights)[:2],
-        objective.at_first,
+        objective.at_first if near is None else parameters_to_vector(near.parameters()).detach().double().numpy(),
         jac=True,
         hess=lambda weights: objective(weights)[2],
         method="trust-exact",
@@ -262,14 +265,14 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
     examples = [GateExamples.joined(made) if (made := [one for one in half if one]) else None for half in seen]
     share = validation.inputs.config.cold_share
 
-    def fitted(on: GateExamples, asked: IntArray) -> ScoreGate:
-        gate = fit_gate(on, num_domains)
+    def fitted(on: GateExamples, asked: IntArray, near: ScoreGate | None = None) -> ScoreGate:
+        gate = fit_gate(on, num_domains, near=near)
         gate.cold_boost_SN.copy_(torch.stack([cold_boosts(gate, validation, sight, asked, share) for sight in sights]))
         return gate
 
-    gates = [
-        fitted(other, half) if other else shut for other, half in zip(reversed(examples), reversed(halves), strict=True)
-    ]
+    gates: list[ScoreGate] = []
+    for other, half in zip(reversed(examples), reversed(halves), strict=True):
+        gates.append(fitted(other, half, near=gates[-1] if gates else None) if other else shut)
 
     def final(chosen: IntArray, domain: int) -> Tensor:
         score_XQI = scorer.scores(chosen, domain)
@@ -281,5 +284,5 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
         return final_QI
 
     both = [one for one in examples if one]
-    gate = fitted(GateExamples.joined(both), np.arange(len(queries)))
+    gate = fitted(GateExamples.joined(both), np.arange(len(queries)), near=gates[-1])
     return CrossFitted(gate=gate, score=validation.rank(final), mixed=memory.mixed)
