@@ -18,7 +18,7 @@ class Receiver:
         self.url = url
         self.bodies: queue.Queue[bytes] = queue.Queue()
 
-    def wait_for(self, word: str, timeout_s: float = 60) -> dict[str, Any]:
+    def wait_for(self, word: str, timeout_s: float = 240) -> dict[str, Any]:
         """Return the first JSON post from now on that holds the word; queue.Empty if none comes in time."""
         while True:
             body = self.bodies.get(timeout=timeout_s)
