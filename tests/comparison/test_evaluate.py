@@ -294,6 +294,13 @@ def test_a_tuned_row_stands_on_its_study_of_its_protocol(context: Context, toy_s
     assert tuned.manifest.config["overrides"] == row.overrides
     assert tuned.manifest.details["model"] == f"{name}:tuned"
     assert tuned.manifest.details["trained"][0]["validation"]["ndcg_10"] == pytest.approx(study.best_value)
+    best = row.overrides | {"dropout": 0.5}
+    study.add_trial(optuna.trial.create_trial(value=study.best_value + 1, user_attrs={"overrides": best}))
+    assert (
+        row_of(context, f"{name}:tuned", Protocol.LOO).overrides
+        == best
+        != row_of(context, name, Protocol.LOO).overrides
+    )
     with pytest.raises(ConfigError, match="no trial in"):
         row_of(context, f"{name}:tuned", Protocol.GTS)
     with pytest.raises(ConfigError, match="ask for title"):

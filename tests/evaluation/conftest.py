@@ -8,7 +8,14 @@ from semacdr.progress import Progress
 from semacdr.testing.toy import Toy, write_toy
 from semacdr.training import Run, train
 
-OVERRIDES = {"dim": 16, "num_blocks": 1, "batch_users": 16, "max_epochs": 6, "learning_rate": 1e-2}
+OVERRIDES = {
+    "dim": 16,
+    "num_blocks": 1,
+    "batch_users": 16,
+    "max_epochs": 6,
+    "learning_rate": 1e-2,
+    "or_mixed_alone": False,
+}
 
 
 @pytest.fixture(autouse=True)
