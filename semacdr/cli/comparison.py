@@ -89,7 +89,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 (options)
 @click.option("--model", help="A preset, or preset:switch:...  [default: the data set's preset]")
 @click.option("--protocol", type=click.Choice([one.value for one in Protocol]), help="[default: the data set's]")
 @click.option("--trials", type=int, default=10, show_default=True, help="Configurations to try.")
-@click.option("--study", type=click.Path(path_type=Path), help="The study's file.  [default: beside the artifacts]")
+@click.option(
+    "--study",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The study's file.  [default: beside the artifacts]",
+)
 def tune(
     dataset: str, store: str | None, model: str | None, protocol: str | None, trials: int, study: Path | None
 ) -> None:

@@ -1,5 +1,7 @@
 """Hyper-parameter search on validation, and on nothing else; the study is a file that the next search goes on with."""
 
+import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,14 +42,28 @@ class Study:
 
     @property
     def storage(self) -> JournalStorage:
-        """The file as Optuna reads it."""
+        """The file as Optuna reads it.
+
+        Raises:
+            ConfigError: it is no study.
+        """
+        # Optuna checks nothing: it writes behind whatever is there, and fails where it stumbles.
+        with contextlib.suppress(FileNotFoundError), self.file.open("rb") as file:
+            first = file.readline()
+            if first and not _is_entry(first):
+                raise ConfigError(
+                    f"{self.file} is no study",
+                    found=repr(first[:80]),
+                    expected="a file that an earlier search wrote",
+                    do="name another file, or move this one away",
+                )
         return JournalStorage(JournalFileBackend(str(self.file)))
 
     def best_overrides(self) -> dict[str, Any] | None:
         """Return those of the best trial; None: none has come to its end."""
-        if not self.file.is_file() or self.model not in optuna.get_all_study_names(self.storage):
+        if not self.file.is_file() or self.model not in optuna.get_all_study_names(storage := self.storage):
             return None
-        study = optuna.load_study(study_name=self.model, storage=self.storage)
+        study = optuna.load_study(study_name=self.model, storage=storage)
         return _best(study) if study.get_trials(states=[TrialState.COMPLETE]) else None
 
 
@@ -102,6 +118,14 @@ def search(
 
     study.optimize(objective, n_trials=trials)
     return _best(study)
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(entry, dict) and {"op_code", "worker_id"} <= entry.keys()
 
 
 def _best(study: optuna.Study) -> dict[str, Any]:

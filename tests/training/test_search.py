@@ -37,3 +37,16 @@ def test_search_keeps_every_trial_and_goes_on(toy_artifacts: dict[str, Path], tm
 def test_search_without_trials_is_refused(toy_artifacts: dict[str, Path], tmp_path: Path):
     with pytest.raises(ConfigError, match="no trial"):
         run(toy_artifacts, tmp_path / "study.log", 0)
+
+
+@pytest.mark.parametrize("text", ["not a study\n", "[1]\n", '{"op_code": 0}\n'])
+def test_search_in_a_file_that_is_no_study_is_refused_and_leaves_it(
+    toy_artifacts: dict[str, Path], tmp_path: Path, text: str
+):
+    file = tmp_path / "study.log"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="no study"):
+        run(toy_artifacts, file, 1)
+    assert file.read_text() == text
+    with pytest.raises(ConfigError, match="no study"):
+        Study(file, "sasrec-mixed").best_overrides()
