@@ -406,7 +406,7 @@ STAGES: tuple[Stage, ...] = (
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=11,
+        revision=12,
     ),
     Stage(
         name="evaluation",

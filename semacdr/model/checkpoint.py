@@ -36,7 +36,7 @@ from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.vocabulary import COLUMNS, Vocabulary
 from semacdr.tables import CONTRACT_VERSIONS
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
 _REDO = "restore the artifact, or run the training stage again"
 
@@ -221,10 +221,10 @@ def _scoring(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: d
         memory = memory_of(parts["memory."], vocabulary)
     except (KeyError, RuntimeError) as error:
         raise StoreError(f"{path}: the experts do not fit {CONFIG_FILE}", found=error, do=_REDO) from error
-    if memory.title.shape[0] != vocabulary.num_items + 1 or memory.item.max(initial=0) > vocabulary.num_items:
+    if memory.titles.tfidf_RV.shape[0] != vocabulary.num_items + 1 or memory.item.max(initial=0) > vocabulary.num_items:
         raise StoreError(
             f"{path} does not fit {VOCABULARY_FILE}",
-            found=f"titles of {memory.title.shape[0] - 1} items",
+            found=f"titles of {memory.titles.tfidf_RV.shape[0] - 1} items",
             expected=f"{vocabulary.num_items} items",
             do=_REDO,
         )

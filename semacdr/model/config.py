@@ -39,6 +39,7 @@ class Expert(StrEnum):
     TITLE = "title"
     SEMANTICS = "semantics"
     REPEATS = "repeats"
+    SIMILAR = "similar"
 
 
 class ModelConfig(Frozen):

@@ -5,6 +5,7 @@
     title         how near an item's title lies to those of the last items of the history
     semantics     the same of its two texts
     repeats       how often and how lately the user took the very item
+    similar       how near an item's title lies to those of what followed them
 
 The last items are those of the domain asked for, and of other domains where the user has none in it; or, where that
 validates better, those of all domains alike.
@@ -26,13 +27,13 @@ import polars as pl
 import torch
 from jaxtyping import Bool, Float
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from semacdr.model.config import Expert
 from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, ItemCounts, Queries, ragged
 from semacdr.model.popularity import SMALLEST, DayCounter, FloatArray, PastPopularity
 from semacdr.model.text_vectors import TextVectors
+from semacdr.model.titles import Titles, title_texts
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import View
 
@@ -52,6 +53,7 @@ COLUMNS: Mapping[Expert, tuple[str, ...]] = {
     Expert.TITLE: ("title",),
     Expert.SEMANTICS: tuple(str(view) for view in View),
     Expert.REPEATS: ("repeats",),
+    Expert.SIMILAR: ("similar",),
 }
 """The columns of scores that each expert gives, in order."""
 
@@ -69,11 +71,7 @@ class Memory:
     """Events of user ``u``: ``offsets[u]:offsets[u + 1]``, oldest first."""
     item: IntArray
     time_s: IntArray
-    title: sparse.csr_matrix
-    """TF-IDF of the titles by ``item_index``, rows of length 1 (or 0: no title)."""
-    title_words: tuple[str, ...]
-    """Of the titles of the fit's items: a column each."""
-    title_idf: FloatArray
+    titles: Titles
     text: Mapping[View, FloatArray]
     """Vectors of length 1 by ``item_index``, the mean of the fit's items taken out."""
     text_mean: Mapping[View, FloatArray]
@@ -100,16 +98,12 @@ class Memory:
             text: both views' vectors.
             mixed: histories are looked at as one, whatever the domains.
         """
-        texts = title_texts(titles, vocabulary)
-        words, idf = title_words(texts)
         mean = {view: _mean(vectors) for view, vectors in text.items()}
         return cls(
             offsets=events.offsets,
             item=events.item,
             time_s=events.time_s,
-            title=title_tfidf(texts, words, idf),
-            title_words=words,
-            title_idf=idf,
+            titles=Titles.of(title_texts(titles, vocabulary), vocabulary.bounds),
             text={view: text_units(vectors.raw_I1E, vectors.present_I1, mean[view]) for view, vectors in text.items()},
             text_mean=mean,
             bounds=vocabulary.bounds,
@@ -145,7 +139,7 @@ class Memory:
     @cached_property
     def title_of_domain(self) -> tuple[sparse.csr_matrix, ...]:
         """The titles of each domain's items, a column each."""
-        return tuple(self.title[start:stop].T.tocsr() for start, stop in self.bounds)
+        return tuple(self.titles.tfidf_RV[start:stop].T.tocsr() for start, stop in self.bounds)
 
     @cached_property
     def last_popularity(self) -> tuple[list[FloatArray], ...]:
@@ -219,41 +213,6 @@ def _near(run: IntArray, time_s: IntArray) -> tuple[IntArray, IntArray, FloatArr
         columns.append((after[tied], before[tied], weight[tied]))
     source, taken, weight = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     return source, taken, weight
-
-
-def title_texts(titles: pl.DataFrame, vocabulary: Vocabulary) -> list[str]:
-    """Return the titles by ``item_index``; empty where there is none."""
-    joined = vocabulary.table.join(titles, on=["domain", "item_id"], how="left", maintain_order="left")
-    return ["", *joined["title"].fill_null("").to_list()]
-
-
-def title_words(texts: Sequence[str]) -> tuple[tuple[str, ...], FloatArray]:
-    """Return the words of some titles, and how much each weighs by the titles that hold it."""
-    vectoriser = _vectoriser(None)
-    try:
-        vectoriser.fit(texts)
-    except ValueError:
-        # scikit-learn's only word for it: not one word is in them.
-        return (), np.empty(0, np.float32)
-    return tuple(vectoriser.get_feature_names_out()), vectoriser.idf_
-
-
-def title_tfidf(texts: Sequence[str], words: Sequence[str], idf: FloatArray) -> sparse.csr_matrix:
-    """Return the TF-IDF vectors of titles by words and their weights; what is no such word does not count."""
-    if not words:
-        return sparse.csr_matrix((len(texts), 1), dtype=np.float32)
-    vectoriser = _vectoriser(words)
-    vectoriser.idf_ = idf
-    return vectoriser.transform(texts).tocsr()
-
-
-def _vectoriser(words: Sequence[str] | None) -> TfidfVectorizer:
-    return TfidfVectorizer(
-        sublinear_tf=True,
-        token_pattern=r"(?u)\w+",  # noqa: S106
-        dtype=np.float32,
-        vocabulary=words,
-    )
 
 
 def _mean(vectors: TextVectors) -> FloatArray:
@@ -344,11 +303,12 @@ def fill_expert_scores(
         for share_QI in popularity(memory, asked.time_s, domain):
             out_XQI[column] = share_QI
             column += 1
+    rate = transitions(memory, asked, domain) if {Expert.TRANSITIONS, Expert.SIMILAR} & {*experts} else None
     if Expert.TRANSITIONS in experts:
-        np.log(transitions(memory, asked, domain) + SMALLEST, out=out_XQI[column])
+        _fill_log(out_XQI[column], rate)
         column += 1
     if Expert.TITLE in experts:
-        (profile @ memory.title @ memory.title_of_domain[domain]).toarray(out=out_XQI[column])
+        (profile @ memory.titles.tfidf_RV @ memory.title_of_domain[domain]).toarray(out=out_XQI[column])
         column += 1
     if Expert.SEMANTICS in experts:
         for view in View:
@@ -356,6 +316,14 @@ def fill_expert_scores(
             column += 1
     if Expert.REPEATS in experts:
         repeats(events, queries, chosen, memory.bounds[domain]).toarray(out=out_XQI[column])
+        column += 1
+    if Expert.SIMILAR in experts:
+        _fill_log(out_XQI[column], rate @ memory.titles.similar_RR[start:stop, start:stop])
+
+
+def _fill_log(out_QI: FloatArray, rate: sparse.csr_matrix) -> None:
+    rate.toarray(out=out_QI)
+    np.log(out_QI + SMALLEST, out=out_QI)
 
 
 def popularity(memory: Memory, time_s: IntArray, domain: int) -> list[FloatArray]:
@@ -387,11 +355,10 @@ def _popularity(memory: Memory, time_s: IntArray, domain: int) -> list[FloatArra
     return columns
 
 
-def transitions(memory: Memory, asked: Asked, domain: int) -> FloatArray:
+def transitions(memory: Memory, asked: Asked, domain: int) -> sparse.csr_matrix:
     """Return how often each item followed the last items of the history before the query, as a weighted rate."""
     start, stop = memory.bounds[domain]
     following = memory.following
-    score = np.zeros(len(asked) * (stop - start))
     source, entry = ragged(following.start[asked.item], following.start[asked.item + 1])
     row, taken = asked.row[source], following.item[entry]
     age_s = asked.time_s[row] - following.time_s[entry]
@@ -401,8 +368,8 @@ def transitions(memory: Memory, asked: Asked, domain: int) -> FloatArray:
     # All of the domain that followed a source item: its rates sum to less than 1, the less the rarer it is.
     total = np.bincount(source, faded * here, minlength=len(asked.item)) + 1
     weight = faded * (asked.weight / total)[source]
-    np.add.at(score, row[here] * (stop - start) + taken[here] - start, weight[here])
-    return score.reshape(len(asked), stop - start).astype(np.float32)
+    places = (row[here], taken[here] - start)
+    return sparse.csr_matrix((weight[here], places), shape=(len(asked), stop - start)).astype(np.float32)
 
 
 def repeats(events: Events, queries: Queries, chosen: IntArray, bounds: tuple[int, int]) -> sparse.csr_matrix:
@@ -434,13 +401,8 @@ def memory_tensors(memory: Memory) -> dict[str, Tensor]:
         "offsets": memory.offsets,
         "item": memory.item.astype(np.int32),
         "time_s": memory.time_s,
-        "title_data": memory.title.data.astype(np.float32),
-        "title_indices": memory.title.indices.astype(np.int32),
-        "title_indptr": memory.title.indptr.astype(np.int64),
         "mixed": np.array([memory.mixed]),
-        # No word holds a line's end.
-        "title_words": np.frombuffer("\n".join(memory.title_words).encode(), np.uint8).copy(),
-        "title_idf": memory.title_idf,
+        **memory.titles.arrays(),
         **{f"text_{view}": unit.astype(np.float16) for view, unit in memory.text.items()},
         **{f"mean_{view}": mean for view, mean in memory.text_mean.items()},
     }
@@ -454,16 +416,11 @@ def memory_of(tensors: Mapping[str, Tensor], vocabulary: Vocabulary) -> Memory:
         KeyError: a tensor is missing.
     """
     array = {name: tensors[name].numpy() for name in tensors}
-    words = tuple(array["title_words"].tobytes().decode().split())
-    shape = (len(array["title_indptr"]) - 1, max(len(words), 1))
-    parts = (array["title_data"], array["title_indices"], array["title_indptr"])
     return Memory(
         offsets=array["offsets"],
         item=array["item"].astype(np.int64),
         time_s=array["time_s"],
-        title=sparse.csr_matrix(parts, shape=shape),
-        title_words=words,
-        title_idf=array["title_idf"],
+        titles=Titles.from_arrays(array),
         text={view: array[f"text_{view}"].astype(np.float32) for view in View},
         text_mean={view: array[f"mean_{view}"] for view in View},
         bounds=vocabulary.bounds,

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from semacdr.errors import DataError, examples
 from semacdr.model.checkpoint import LoadedModel
-from semacdr.model.experts import text_units, title_tfidf
+from semacdr.model.experts import text_units
 from semacdr.model.histories import IntArray
 from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, centred
 from semacdr.model.scorer import Scoring
@@ -145,7 +144,6 @@ def _scoring(
     """Return the experts with the new items: their titles by the words, their texts less the mean of the fit's."""
     memory, (place_R, place_N) = scoring.memory, places
     order = np.argsort(np.concatenate(places))
-    titles = title_tfidf(titles_N, memory.title_words, memory.title_idf)
     units = {}
     for view, vectors in text.items():
         of_new = text_units(vectors.raw_I1E[place_N], vectors.present_I1[place_N], memory.text_mean[view])
@@ -153,7 +151,7 @@ def _scoring(
     grown = replace(
         memory,
         item=place_R[memory.item],
-        title=sparse.vstack([memory.title, titles], format="csr")[order],
+        titles=memory.titles.with_new(titles_N, places, vocabulary.bounds),
         text=units,
         bounds=vocabulary.bounds,
     )

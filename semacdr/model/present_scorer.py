@@ -3,7 +3,7 @@
 The final score is linear in its columns, with weights that depend on the query and on the item's bucket of support. So
 items stand in the order of their buckets, and for each bucket one product of matrices adds up the trained score, the
 texts and popularity: the weights are multiplied into the queries' side. What is sparse is added: titles, transitions,
-repeats.
+what is similar to those, repeats.
 ``FinalScorer`` gives the same numbers for any time, and keeps every column.
 
 Texts are wide, and few items come into question. So each text is split into the directions in which texts differ most
@@ -43,8 +43,10 @@ from semacdr.model.present import Present
 from semacdr.model.scorer import TRAINED
 from semacdr.tables import View
 
-_TITLE, _TRANSITIONS, _REPEATS = "title", "transitions", "repeats"
-_PAIRS = {_TRANSITIONS, _REPEATS}
+_TITLE, _TRANSITIONS, _SIMILAR, _REPEATS = "title", "transitions", "similar", "repeats"
+_RATES = (_TRANSITIONS, _SIMILAR)
+"""Columns that are logarithms of rates, most of which are 0."""
+_PAIRS = {*_RATES, _REPEATS}
 """Columns whose sparse side holds the scores themselves, of pairs of a query and an item."""
 _LEADING = 48
 """Directions of a text that enter the bound whole; 24 to 128 took about the same time (docs/log.md)."""
@@ -73,6 +75,7 @@ class Catalogue:
     """What the queries' sides, one under the other, are multiplied with."""
     title_IV: sparse.csr_matrix | None
     following_RI: sparse.csr_matrix | None
+    similar_II: sparse.csr_matrix | None
     mean: Mapping[str, FloatArray]
     """Of each column, the features of the mean item of each bucket: [F, B], [V, B] or [I, B]."""
 
@@ -96,8 +99,8 @@ class Block:
     leading: Mapping[str, Tensor]
     """Of each text's side, what lies in the leading directions, and the length of the rest: [Q, F]."""
     sparse_sides: Mapping[str, sparse.csr_matrix]
-    """Of titles, the words of what was taken last: [Q, V]; of transitions, the scores above the floor, and of repeats
-    the scores: [Q, I]."""
+    """Of titles, the words of what was taken last: [Q, V]; of rates, the scores above the floor, and of repeats the
+    scores: [Q, I]."""
     title_IQ: Tensor | None
     weight_QX: Tensor
     """The part of each column's weight that depends on the query."""
@@ -166,8 +169,9 @@ class PresentScorer:
             base = gate.bias[bucket] + (gate.cold_boost_SN[UP_TO_DATE, domain] if bucket == 0 else 0)
             weight_Q1 = dict(zip(self.columns, of_bucket_QX.split(1, dim=1), strict=True))
             base_Q1 = base.expand(len(chosen), 1)
-            if _TRANSITIONS in sparse_sides:
-                base_Q1 = base_Q1 + weight_Q1[_TRANSITIONS] * np.log(SMALLEST)
+            for name in _RATES:
+                if name in sparse_sides:
+                    base_Q1 = base_Q1 + weight_Q1[name] * np.log(SMALLEST)
             weighed = [
                 _weighed(leading[name], weight_Q1[name]) if name in leading else side_QF * weight_Q1[name]
                 for name, side_QF in sides.items()
@@ -216,7 +220,7 @@ class PresentScorer:
     def _sparse_sides(
         self, asked: Asked, profile_QR: sparse.csr_matrix, catalogue: Catalogue
     ) -> dict[str, sparse.csr_matrix]:
-        """The queries' side of titles and transitions."""
+        """The queries' side of titles, transitions and what is similar to those."""
         scoring, present, sides = self.model.scoring, self.present, dict[str, sparse.csr_matrix]()
         assert scoring is not None
         assert present is not None
@@ -226,10 +230,12 @@ class PresentScorer:
             weight = asked.weight * faded / (faded * catalogue.total_R[asked.item] + 1)
             weighed = replace(asked, weight=weight.astype(np.float32))
             rate_QI = weighed.profile(profile_QR.shape[1]) @ catalogue.following_RI
-            rate_QI.data = np.log1p(rate_QI.data / np.float32(SMALLEST))
-            sides[_TRANSITIONS] = rate_QI
+            if Expert.TRANSITIONS in scoring.experts:
+                sides[_TRANSITIONS] = _above_floor(rate_QI)
+            if catalogue.similar_II is not None:
+                sides[_SIMILAR] = _above_floor(rate_QI @ catalogue.similar_II)
         if catalogue.title_IV is not None:
-            sides[_TITLE] = profile_QR @ scoring.memory.title
+            sides[_TITLE] = profile_QR @ scoring.memory.titles.tfidf_RV
         return sides
 
     def _add_pairs(
@@ -320,18 +326,18 @@ class PresentScorer:
         place_R[item_I] = np.arange(len(item_I))
         mean_IB = torch.nn.functional.one_hot(bucket_I, NUM_BUCKETS).float()
         mean_IB /= mean_IB.sum(dim=0).clamp(min=1)
-        title_IV, following_RI = None, None
+        title_IV, following_RI, similar_II = None, None, None
         mean = {name: table_RF[start:stop][order].T @ mean_IB for name, table_RF in self._features.items()}
         tables = (self._features | self._split_features).values()
         if scoring is not None and present is not None:
             if Expert.TITLE in scoring.experts:
-                title_IV = scoring.memory.title[item_I]
+                title_IV = scoring.memory.titles.tfidf_RV[item_I]
                 mean[_TITLE] = torch.from_numpy(title_IV.T @ mean_IB.numpy())
-            if Expert.TRANSITIONS in scoring.experts:
+            if {Expert.TRANSITIONS, Expert.SIMILAR} & {*scoring.experts}:
                 following_RI = present.following[:, item_I]
-                mean[_TRANSITIONS] = mean_IB
-            if Expert.REPEATS in scoring.experts:
-                mean[_REPEATS] = mean_IB
+            if Expert.SIMILAR in scoring.experts:
+                similar_II = scoring.memory.titles.similar_RR[item_I][:, item_I]
+            mean |= dict.fromkeys(_PAIRS & {*self.columns}, mean_IB)
         return Catalogue(
             item_I=item_I,
             place_R=place_R,
@@ -340,8 +346,16 @@ class PresentScorer:
             dense_WI=torch.cat([table_RF[start:stop][order].T for table_RF in tables]),
             title_IV=title_IV,
             following_RI=following_RI,
+            similar_II=similar_II,
             mean={name: features_FB.numpy() for name, features_FB in mean.items()},
         )
+
+
+def _above_floor(rate_QI: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return how far the logarithms of rates lie above that of no rate at all."""
+    above_QI = rate_QI.copy()
+    above_QI.data = np.log1p(rate_QI.data / np.float32(SMALLEST))
+    return above_QI
 
 
 def _product(left: sparse.csr_matrix, right: FloatArray) -> Tensor:

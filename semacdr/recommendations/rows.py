@@ -34,6 +34,7 @@ REASONS = {
     "specific": "its specific text is like those of what was taken last",
     "agnostic": "its agnostic text is like those of what was taken last",
     "repeats": "it was taken before",
+    "similar": "its title is like those of what often follows what was taken last",
 }
 """In words, which expert's column decided."""
 _NO_HISTORY = "no history: what most people start with"

@@ -29,7 +29,7 @@ from semacdr.training.validation import Validation
 TOP, SAMPLED = 40, 200
 """Candidates of a query: the best of each column, and so many more at random, which stand for all the others."""
 MAX_QUERIES = 4_000
-PULL = 3.0
+PULL = 10.0
 """Strength of the pull towards the trained score alone, in targets: with few of them the gate stays shut."""
 STEPS, GRADIENT = 60, 1e-5
 """Of the optimiser at most, and where it may stop: a dozen are enough."""

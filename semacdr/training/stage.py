@@ -226,6 +226,7 @@ def _fit_train(inputs: FitInputs, events: Events, seed: int, plan: Plan, compute
     several = len(inputs.vocabulary.domains) > 1
     looks = {"target": [False], "mixed": [True], "best": [False, True]}[config.expert_history]
     looks = [] if not config.experts else looks if several else looks[:1]
+    memory = _memory(inputs, mixed=False)
     tried: list[Found] = []
     worth: list[float] = []
     for threads in config.tried_threads if several else [config.threads]:
@@ -234,7 +235,7 @@ def _fit_train(inputs: FitInputs, events: Events, seed: int, plan: Plan, compute
         if threads != config.threads:
             once = once.renamed(f"{plan.name}-{'-'.join(threads)}")
         outcome = fit_to_end(fit, once, partial(validation.score, fit.model), progress)
-        gates = [cross_fitted_gate(validation, fit.model, _memory(inputs, mixed=mixed), seed) for mixed in looks]
+        gates = [cross_fitted_gate(validation, fit.model, replace(memory, mixed=mixed), seed) for mixed in looks]
         gate = max(gates, key=lambda one: one.score.ndcg_10, default=None)
         tried.append(Found(fit, outcome, gate))
         worth += fit.of_first(tried[-1].score.ndcg_10)

@@ -9,6 +9,7 @@ from semacdr.model.experts import Asked, Memory, column_names, expert_scores, me
 from semacdr.model.histories import Events, Queries, events_of, queries_at, queries_of_targets
 from semacdr.model.popularity import SMALLEST
 from semacdr.model.text_vectors import TextVectors
+from semacdr.model.titles import LEAST_SIMILAR
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import Part, View
 
@@ -146,6 +147,32 @@ def test_transitions_equal_a_naive_loop(mixed: bool):
         assert found[row].numpy() == pytest.approx(np.log(score + SMALLEST), rel=1e-4)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_similar_are_the_like_of_what_followed(mixed: bool):
+    events = random_events()
+    queries = queries_of_targets(events, Part.TEST)
+    memory = Memory.of(events, VOCABULARY, TITLES, text(), mixed=mixed)
+    chosen = np.flatnonzero(queries.domain == 0)
+    followed, similar = expert_scores(memory, [Expert.TRANSITIONS, Expert.SIMILAR], events, queries, chosen, 0)
+    (alone,) = expert_scores(memory, [Expert.SIMILAR], events, queries, chosen, 0)
+    assert torch.equal(alone, similar)
+    cosine = (memory.titles.tfidf_RV[1:6] @ memory.titles.tfidf_RV[1:6].T).toarray()
+    np.fill_diagonal(cosine, 0)
+    cosine[cosine < LEAST_SIMILAR] = 0
+    assert 5 < (cosine > 0).sum() < 20
+    rate = np.exp(followed.numpy().astype(np.float64)) - SMALLEST
+    assert similar.numpy() == pytest.approx(np.log(rate @ cosine + SMALLEST), rel=1e-4)
+
+
+def test_without_titles_nothing_is_similar():
+    events = random_events()
+    queries = queries_of_targets(events, Part.TEST)
+    memory = Memory.of(events, VOCABULARY, TITLES.with_columns(title=pl.lit(None, pl.String)), text())
+    chosen = np.flatnonzero(queries.domain == 0)
+    found = expert_scores(memory, [Expert.SIMILAR], events, queries, chosen, 0)
+    assert found.numpy() == pytest.approx(np.log(SMALLEST))
+
+
 def recent(events: Events, queries: Queries, query: int, *, mixed: bool) -> list[tuple[int, float]]:
     """The events that are looked at, and what each counts."""
     history = range(events.offsets[queries.user[query]], queries.stop[query])
@@ -218,7 +245,9 @@ def test_memory_round_trip_scores_alike():
     memory = Memory.of(events, VOCABULARY, TITLES, text(), mixed=True)
     again = memory_of(memory_tensors(memory), VOCABULARY)
     assert again.mixed
-    assert again.title_words == memory.title_words == ("black", "green", *(f"i{number}" for number in range(5)), "tea")
+    assert (
+        again.titles.words == memory.titles.words == ("black", "green", *(f"i{number}" for number in range(5)), "tea")
+    )
     assert all((again.text_mean[view] == memory.text_mean[view]).all() for view in View)
     queries = queries_of_targets(events, Part.TEST)
     assert torch.equal(all_scores(memory, events, queries, 0), all_scores(again, events, queries, 0))

@@ -11,9 +11,9 @@ import torch
 from semacdr.dataset import Split, Training
 from semacdr.errors import DataError
 from semacdr.model.checkpoint import load_checkpoint
-from semacdr.model.experts import title_texts, title_tfidf, title_words
 from semacdr.model.growth import grow
 from semacdr.model.histories import queries_at, read_events
+from semacdr.model.titles import title_texts, title_tfidf, title_words
 from semacdr.progress import Progress
 from semacdr.training import Run, train
 from tests.recommendations.conftest import NEW, OVERRIDES
@@ -53,7 +53,7 @@ def test_grown_titles_are_those_that_all_titles_have_by_the_words_of_the_old(art
     assert grown.scoring is not None
     words = title_words(title_texts(titles_of(artifacts), model.vocabulary))
     expected = title_tfidf(title_texts(titles_of(artifacts), grown.vocabulary), *words)
-    np.testing.assert_allclose(grown.scoring.memory.title.toarray(), expected.toarray(), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(grown.scoring.memory.titles.tfidf_RV.toarray(), expected.toarray(), rtol=0, atol=1e-7)
     assert (expected.getnnz(axis=1)[grown.vocabulary.encode(new_items(), "test")] > 0).all()
 
 
