@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.fit_inputs import read_fit_inputs
+from semacdr.comparison.rows import SWITCHES
 from semacdr.model.config import load_preset
 from semacdr.model.experts import Memory, column_names
 from semacdr.model.gate import ScoreGate
@@ -36,7 +37,7 @@ from semacdr.training.loop import Plan, fit_to_end
 from semacdr.training.validation import CUT, Validation
 
 SEED = 0
-WITHOUT_TEXTS = {"views": ["id"], "experts": ["popularity", "transitions", "title"]}
+WITHOUT_TEXTS = SWITCHES["no-texts"].overrides
 _SILENT = -30.0
 """Log scale of a model that says nothing."""
 
