@@ -225,8 +225,8 @@ def _fit_train(inputs: FitInputs, events: Events, seed: int, plan: Plan, compute
     config, validation = inputs.config, Validation(inputs, events, seed)
     several = len(inputs.vocabulary.domains) > 1
     looks = {"target": [False], "mixed": [True], "best": [False, True]}[config.expert_history]
-    looks = [] if not config.experts else looks if several else looks[:1]
-    memory = _memory(inputs, mixed=False)
+    first = [_memory(inputs, mixed=looks[0])] if config.experts else []
+    memories = [replace(memory, mixed=mixed) for memory in first for mixed in (looks if several else looks[:1])]
     tried: list[Found] = []
     worth: list[float] = []
     for threads in config.tried_threads if several else [config.threads]:
@@ -235,12 +235,12 @@ def _fit_train(inputs: FitInputs, events: Events, seed: int, plan: Plan, compute
         if threads != config.threads:
             once = once.renamed(f"{plan.name}-{'-'.join(threads)}")
         outcome = fit_to_end(fit, once, partial(validation.score, fit.model), progress)
-        gates = [cross_fitted_gate(validation, fit.model, replace(memory, mixed=mixed), seed) for mixed in looks]
+        gates = [cross_fitted_gate(validation, fit.model, memory, seed) for memory in memories]
         gate = max(gates, key=lambda one: one.score.ndcg_10, default=None)
         tried.append(Found(fit, outcome, gate))
         worth += fit.of_first(tried[-1].score.ndcg_10)
         # What the experts look at is no matter of the threads: a gate each is minutes on a large log.
-        looks = [] if gate is None else [gate.mixed]
+        memories = [memory for memory in memories if gate and memory.mixed == gate.mixed]
     best = tried[worth.index(max(worth))]
     history = [row for one in tried for row in one.outcome.history]
     steps = [row for one in tried for row in one.outcome.steps]
