@@ -443,7 +443,7 @@ STAGES: tuple[Stage, ...] = (
         sources=_gate_sources,
         run=_gate,
         settle=_admit,
-        revision=3,
+        revision=4,
     ),
     Stage(
         name="report",

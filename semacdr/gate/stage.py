@@ -27,7 +27,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """What is judged -> the artifacts that go into production together."""
 _ALL = "all"
 _MIN_SHARED = 30
-"""Targets that both models have ranked; with fewer of them nothing is known."""
+"""Targets that both models have ranked; with fewer of them, and than half of all, nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _compared(
     before = _ranks(production, then_ranked)
     for (domain,), ranks in _ranks(candidate, now_ranked).group_by("domain", maintain_order=True):
         pairs = paired_ndcg(ranks, before)
-        if pairs.height < min(_MIN_SHARED, ranks.height):
+        if pairs.height < min(_MIN_SHARED, ranks.height / 2):
             reason = f"{domain}: {pairs.height} of {ranks.height} test targets were ranked by both: too few to tell"
             yield _Check("checkpoint", name, str(domain), None, None, None, False, reason)
             continue
