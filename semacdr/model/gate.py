@@ -126,23 +126,19 @@ class ScoreGate(nn.Module):
         self,
         score_XQI: Float[Tensor, "columns queries items"],
         facts_QF: Float[Tensor, "queries facts"],
-        bucket_I: Int[Tensor, " items"],
+        bucket: Int[Tensor, "*queries items"],
         cold_boost: Tensor,
     ) -> Float[Tensor, "queries items"]:
-        """Return the final scores of the same items for all queries; ``cold_boost`` is one of ``cold_boost_SN``."""
-        weight_QX = self.weights(facts_QF)
-        by_support_XI = self.by_support[:, bucket_I]
-        total_QI = (self.bias[bucket_I] + cold_boost * (bucket_I == 0)).expand(len(facts_QF), -1).clone()
-        for column, score_QI in enumerate(score_XQI):
-            total_QI.addcmul_(weight_QX[:, column, None] + by_support_XI[column], score_QI)
-        return total_QI
+        """Return the final scores of items for queries.
 
-    def of_candidates(
-        self,
-        score_QCX: Float[Tensor, "queries candidates columns"],
-        facts_QF: Float[Tensor, "queries facts"],
-        bucket_QC: Int[Tensor, "queries candidates"],
-    ) -> Float[Tensor, "queries candidates"]:
-        """Return the final scores of each query's own candidates."""
-        weight_QCX = self.weights(facts_QF)[:, None, :] + self.by_support.T[bucket_QC]
-        return (weight_QCX * score_QCX).sum(dim=2) + self.bias[bucket_QC]
+        Args:
+            score_XQI: of the same items for all queries, or of each query's own.
+            facts_QF: of the queries.
+            bucket: the items' support, for all queries or for each.
+            cold_boost: one of ``cold_boost_SN``.
+        """
+        weight_QX = self.weights(facts_QF)
+        total_QI = (self.bias[bucket] + cold_boost * (bucket == 0)).expand(score_XQI.shape[1:]).clone()
+        for column, score_QI in enumerate(score_XQI):
+            total_QI.addcmul_(weight_QX[:, column, None] + self.by_support[column][bucket], score_QI)
+        return total_QI

@@ -59,10 +59,8 @@ def _boosts_needed(gate: ScoreGate, validation: Validation, sight: Sight, chosen
     The k-th cold item has to pass what is the eleventh less k-th of the others then; infinite: there are too few.
     """
     queries, (start, stop) = validation.queries, validation.inputs.vocabulary.bounds[domain]
-    final_QI, bucket_QI = sight.final(gate, queries, chosen, domain, (start, stop))
+    final_QI, bucket = sight.final(gate, queries, chosen, domain, (start, stop))
     row, item = left_out(validation.events, queries, chosen, domain)
     final_QI[torch.from_numpy(row), torch.from_numpy(item - start)] = -torch.inf
-    cold_QK, warm_QK = (
-        final_QI.masked_fill(out, -torch.inf).topk(CUT).values for out in (bucket_QI > 0, bucket_QI == 0)
-    )
+    cold_QK, warm_QK = (final_QI.masked_fill(out, -torch.inf).topk(CUT).values for out in (bucket > 0, bucket == 0))
     return (warm_QK.flip(1) - cold_QK).nan_to_num(nan=torch.inf).flatten()

@@ -1,7 +1,7 @@
 """Fitting the score gate on targets that neither the trained weights nor the experts have seen."""
 
 # Shapes: Q queries, I items of one domain, X columns (the trained score first), F facts, C candidates, B buckets,
-# O weights beside those of facts, J numbers of a candidate (X and O).
+# V columns and a one, W = B * V, O = V * B.
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import pad
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from semacdr.model.experts import Memory, column_names
@@ -33,8 +33,8 @@ PULL = 10.0
 """Strength of the pull towards the trained score alone, in targets: with few of them the gate stays shut."""
 STEPS, GRADIENT = 60, 1e-5
 """Of the optimiser at most, and where it may stop: a dozen are enough."""
-QUERIES_AT_ONCE = 50
-"""With ten times as many half of the time goes into pages of memory that are new to the process."""
+QUERIES_AT_ONCE = 16
+"""So that what is computed of them stays in the processor's cache; with 100 the time is more than twice as long."""
 
 FloatArray64 = npt.NDArray[np.float64]
 
@@ -53,7 +53,6 @@ class GateExamples:
     def joined(cls, parts: list["GateExamples"]) -> "GateExamples":
         """Put examples under each other, padded to the most candidates."""
         width = max(part.score_QCX.shape[1] for part in parts)
-        pad = torch.nn.functional.pad
 
         def missing(part: GateExamples) -> int:
             return width - part.score_QCX.shape[1]
@@ -175,44 +174,52 @@ class Objective:
     def _computed(self, weights: FloatArray64) -> tuple[float, FloatArray64, FloatArray64]:
         """Sum up over the queries.
 
-        A candidate's score is linear in J numbers: its columns, which the query's facts weigh, its columns once more in
-        the place of its bucket, and its bucket. So the Hessian of a query is their covariance under the softmax.
+        A candidate's score is linear in its columns, which the query's facts weigh, and in its columns and a one, which
+        its bucket weighs. So the Hessian of a query is the covariance of those numbers under the softmax. A candidate
+        is in one bucket: what two buckets have in common is nothing, and the moments are taken bucket by bucket.
         """
         examples, num_queries = self._examples, len(self._fact_QF)
-        by_fact, by_support, bias = torch.from_numpy(weights).split(self._sizes)
+        by_fact, by_bucket = torch.from_numpy(weights).split([self._sizes[0], sum(self._sizes[1:])])
         num_columns = examples.score_QCX.shape[2]
-        by_fact_XF = by_fact.view(num_columns, -1)
-        num_facts, num_others = by_fact_XF.shape[1], len(by_support) + len(bias)
+        by_fact_XF, by_bucket_VB = by_fact.view(num_columns, -1), by_bucket.view(num_columns + 1, -1)
+        num_facts, num_others = by_fact_XF.shape[1], len(by_bucket)
         value, gradient_XF, gradient_O = 0.0, torch.zeros_like(by_fact_XF), by_fact.new_zeros(num_others)
         hessian_XXFF = by_fact.new_zeros(num_columns**2, num_facts**2)
         hessian_XOF = by_fact.new_zeros(num_columns * num_others, num_facts)
-        hessian_OO = by_fact.new_zeros(num_others, num_others)
+        moment_BVV = by_fact.new_zeros(NUM_BUCKETS, num_columns + 1, num_columns + 1)
+        squared_OO = by_fact.new_zeros(num_others, num_others)
         for at in range(0, num_queries, QUERIES_AT_ONCE):
             here = slice(at, at + QUERIES_AT_ONCE)
-            score_QCX, fact_QF = examples.score_QCX[here].double(), self._fact_QF[here]
-            is_in_QCB = one_hot(examples.bucket_QC[here], NUM_BUCKETS).double()
-            by_bucket_QCO = (score_QCX[..., None] * is_in_QCB[..., None, :]).flatten(2)
-            number_QCJ = torch.cat([score_QCX, by_bucket_QCO, is_in_QCB], dim=2)
-            weight_QO = torch.cat([by_support, bias]).expand(len(fact_QF), -1)
-            weight_QJ = torch.cat([fact_QF @ by_fact_XF.T, weight_QO], dim=1)
-            score_QC = (number_QCJ @ weight_QJ[..., None])[..., 0]
+            number_QCV, fact_QF = pad(examples.score_QCX[here].double(), (0, 1), value=1.0), self._fact_QF[here]
+            bucket_QC1 = examples.bucket_QC[here, :, None]
+            weight_QVB = by_bucket_VB + pad(fact_QF @ by_fact_XF.T, (0, 1))[..., None]
+            score_QC = (number_QCV @ weight_QVB).gather(2, bucket_QC1)[..., 0]
             logit_QC = score_QC + examples.log_share_QC[here]
-            share_QC = logit_QC.softmax(dim=1)
             value += float((logit_QC.logsumexp(dim=1) - score_QC[:, 0]).sum())
-            mean_QJ = (share_QC[:, None] @ number_QCJ)[:, 0]
-            moment_QJJ = (number_QCJ * share_QC[..., None]).transpose(1, 2) @ number_QCJ
-            covariance_QJJ = moment_QJJ - mean_QJ[:, :, None] * mean_QJ[:, None, :]
-            slope_QJ = mean_QJ - number_QCJ[:, 0]
-            gradient_XF += slope_QJ[:, :num_columns].T @ fact_QF
-            gradient_O += slope_QJ[:, num_columns:].sum(dim=0)
+            share_QCB = torch.zeros(*score_QC.shape, NUM_BUCKETS, dtype=torch.float64)
+            share_QCB.scatter_(2, bucket_QC1, logit_QC.softmax(dim=1)[..., None])
+            shared_QCW = (share_QCB[..., None] * number_QCV[:, :, None]).flatten(2)
+            moment_QVBV = (number_QCV.transpose(1, 2) @ shared_QCW).unflatten(2, (NUM_BUCKETS, -1))
+            mean_QVB = moment_QVBV[:, -1].transpose(1, 2)
+            mean_QX, mean_QO = mean_QVB[:, :-1].sum(dim=2), mean_QVB.flatten(1)
+            of_target_QVB = torch.zeros_like(mean_QVB)
+            of_target_QVB.scatter_(2, bucket_QC1[:, :1].expand(-1, num_columns + 1, -1), number_QCV[:, 0, :, None])
+            gradient_XF += (mean_QX - number_QCV[:, 0, :-1]).T @ fact_QF
+            gradient_O += (mean_QO - of_target_QVB.flatten(1)).sum(dim=0)
+            covariance_QXX = moment_QVBV[:, :-1, :, :-1].sum(dim=2) - mean_QX[:, :, None] * mean_QX[:, None]
+            moment_QXO = moment_QVBV[:, :-1].transpose(2, 3).flatten(2)
+            covariance_QXO = moment_QXO - mean_QX[:, :, None] * mean_QO[:, None]
             pair_QFF = (fact_QF[:, :, None] * fact_QF[:, None, :]).flatten(1)
-            hessian_XXFF += covariance_QJJ[:, :num_columns, :num_columns].flatten(1).T @ pair_QFF
-            hessian_XOF += covariance_QJJ[:, :num_columns, num_columns:].flatten(1).T @ fact_QF
-            hessian_OO += covariance_QJJ[:, num_columns:, num_columns:].sum(dim=0)
+            hessian_XXFF += covariance_QXX.flatten(1).T @ pair_QFF
+            hessian_XOF += covariance_QXO.flatten(1).T @ fact_QF
+            moment_BVV += moment_QVBV.sum(dim=0).transpose(0, 1)
+            squared_OO += mean_QO.T @ mean_QO
         by_fact_by_fact = hessian_XXFF.view(num_columns, num_columns, num_facts, num_facts).permute(0, 2, 1, 3)
         by_fact_by_other = hessian_XOF.view(num_columns, num_others, num_facts).permute(0, 2, 1)
         size = num_columns * num_facts
         corner, side = by_fact_by_fact.reshape(size, size), by_fact_by_other.reshape(size, num_others)
+        moment_VBVB = torch.diag_embed(moment_BVV.permute(1, 2, 0)).permute(0, 2, 1, 3)
+        hessian_OO = moment_VBVB.reshape(num_others, num_others) - squared_OO
         hessian = torch.cat([torch.cat([corner, side], dim=1), torch.cat([side.T, hessian_OO], dim=1)]).numpy()
         gradient = torch.cat([gradient_XF.flatten(), gradient_O]).numpy()
         moved = weights - self.at_first
@@ -274,12 +281,13 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
     for other, half in zip(reversed(examples), reversed(halves), strict=True):
         gates.append(fitted(other, half, near=gates[-1] if gates else None) if other else shut)
 
+    scorers = [replace(scorer, scoring=replace(scoring_of(scorer), gate=gate)) for gate in gates]
+
     def final(chosen: IntArray, domain: int) -> Tensor:
         score_XQI = scorer.scores(chosen, domain)
         final_QI = torch.empty_like(score_XQI[0])
-        for half, gate in enumerate(gates):
+        for half, of_half in enumerate(scorers):
             rows = torch.from_numpy(np.flatnonzero(half_Q[chosen] == half))
-            of_half = replace(scorer, scoring=replace(scoring_of(scorer), gate=gate))
             final_QI[rows] = of_half.final(score_XQI[:, rows], chosen[rows.numpy()], domain)
         return final_QI
 

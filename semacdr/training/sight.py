@@ -16,6 +16,8 @@ from semacdr.model.popularity import FloatArray
 from semacdr.model.ranking import Scorer
 from semacdr.model.scorer import FinalScorer, Scoring
 
+NO_BOOST = torch.tensor(0.0)
+
 
 @dataclass(frozen=True)
 class Sight:
@@ -52,14 +54,19 @@ class Sight:
         return cls(of_today.scores, facts, memory.counts.before)
 
     def final(
-        self, gate: ScoreGate, queries: Queries, chosen: IntArray, domain: int, bounds: tuple[int, int]
-    ) -> tuple[Float[Tensor, "queries items"], Int[Tensor, "queries items"]]:
-        """Return the final scores of a domain's items without a boost, and the items' buckets at the queries."""
-        support_QI = self.support(np.arange(*bounds), queries.time_s[chosen, None])
-        size = (len(chosen), bounds[1] - bounds[0])
-        bucket_QI = torch.from_numpy(np.broadcast_to(support_bucket(support_QI), size).copy())
-        score_QIX = self.scores(chosen, domain).permute(1, 2, 0)
-        return gate.of_candidates(score_QIX, torch.from_numpy(self.facts[chosen]), bucket_QI), bucket_QI
+        self,
+        gate: ScoreGate,
+        queries: Queries,
+        chosen: IntArray,
+        domain: int,
+        bounds: tuple[int, int],
+        cold_boost: Tensor = NO_BOOST,
+    ) -> tuple[Float[Tensor, "queries items"], Int[Tensor, "..."]]:
+        """Return the final scores of a domain's items, and the items' buckets, at each query if they depend on it."""
+        support = self.support(np.arange(*bounds), queries.time_s[chosen, None])
+        bucket = torch.from_numpy(support_bucket(support))
+        facts_QF = torch.from_numpy(self.facts[chosen])
+        return gate(self.scores(chosen, domain), facts_QF, bucket, cold_boost), bucket
 
 
 def rolling(scorer: FinalScorer, log: Events) -> Scorer:
@@ -74,8 +81,8 @@ def rolling(scorer: FinalScorer, log: Events) -> Scorer:
     gate, sight = scorer.scoring.gate, Sight.up_to_date(scorer, log)
 
     def scores(chosen: IntArray, domain: int) -> Tensor:
-        final_QI, bucket_QI = sight.final(gate, scorer.queries, chosen, domain, scorer.vocabulary.bounds[domain])
-        return final_QI + gate.cold_boost_SN[UP_TO_DATE, domain] * (bucket_QI == 0)
+        bounds, boost = scorer.vocabulary.bounds[domain], gate.cold_boost_SN[UP_TO_DATE, domain]
+        return sight.final(gate, scorer.queries, chosen, domain, bounds, boost)[0]
 
     return scores
 

@@ -19,14 +19,22 @@ def test_fresh_gate_passes_the_trained_score_on():
     assert torch.equal(gate(scores, facts, torch.zeros(7, dtype=torch.int64), torch.tensor(0.0)), scores[0])
 
 
-def test_gate_of_all_items_equals_the_gate_of_candidates():
+def test_gate_weighs_columns_by_the_users_facts_and_the_items_support_and_lifts_cold_items():
     torch.manual_seed(0)
     gate = ScoreGate(4, 2)
     for parameter in gate.parameters():
         torch.nn.init.normal_(parameter)
-    scores, facts, bucket = torch.randn(4, 3, 7), torch.randn(3, NUM_FACTS + 2), torch.randint(0, 4, (7,))
-    of_candidates = gate.of_candidates(scores.permute(1, 2, 0), facts, bucket.expand(3, -1))
-    torch.testing.assert_close(gate(scores, facts, bucket, torch.tensor(0.0)), of_candidates)
+    scores, facts, bucket = torch.randn(4, 3, 7), torch.randn(3, NUM_FACTS + 2), torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    final = gate(scores, facts, bucket, torch.tensor(5.0))
+    weights = gate.by_fact @ facts[1] + gate.by_support[:, 3]
+    torch.testing.assert_close(final[1, 3], weights @ scores[:, 1, 3] + gate.bias[3])
+    weights = gate.by_fact @ facts[2] + gate.by_support[:, 0]
+    torch.testing.assert_close(final[2, 4], weights @ scores[:, 2, 4] + gate.bias[0] + 5)
+    # An item's support may be another for each query.
+    of_each = bucket.repeat(3, 1)
+    of_each[1, 3] = 0
+    other = gate(scores, facts, of_each, torch.tensor(5.0))
+    assert (other != final).nonzero().tolist() == [[1, 3]]
 
 
 def test_support_bucket_edges():

@@ -40,7 +40,8 @@ def examples_of(informative: int, num_queries: int = 300, num_candidates: int = 
 
 
 def cross_entropy(examples: GateExamples, gate: ScoreGate) -> torch.Tensor:
-    score_QC = gate.of_candidates(examples.score_QCX, examples.facts_QF, examples.bucket_QC)
+    score_XQC = examples.score_QCX.permute(2, 0, 1)
+    score_QC = gate(score_XQC, examples.facts_QF, examples.bucket_QC, torch.tensor(0.0))
     return ((score_QC + examples.log_share_QC).logsumexp(dim=1) - score_QC[:, 0]).mean()
 
 
