@@ -41,7 +41,13 @@ timed as (
                 then
                     coalesce(
                         seconds(told.whole_number / 1000),
-                        seconds(try_cast(told.time_text as decimal(38, 9)) / 1000)
+                        seconds(floor(try_cast(told.time_text as decimal(38, 9))) / 1000)
+                    )
+            when 'microseconds'
+                then
+                    coalesce(
+                        seconds(told.whole_number / 1000000),
+                        seconds(floor(try_cast(told.time_text as decimal(38, 9))) / 1000000)
                     )
             when 'iso8601'
                 then seconds(epoch(try_cast(trimmed(told.timestamp) as timestamptz)))
