@@ -240,6 +240,11 @@ class CrossFitted:
     mixed: bool
     """The memory that it was fitted with looks at histories as one."""
 
+    @property
+    def history(self) -> str:
+        """The choice as the config names it."""
+        return "mixed" if self.mixed else "target"
+
 
 def half_of_user(queries: Queries, rng: np.random.Generator) -> IntArray:
     """Return for each query which of two halves its user belongs to, by chance.

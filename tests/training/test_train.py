@@ -4,13 +4,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from semacdr import tables
 from semacdr.dataset import Split, Training
 from semacdr.errors import ConfigError, DataError
 from semacdr.model.checkpoint import load_checkpoint
 from semacdr.model.config import Expert
-from semacdr.progress import Progress
+from semacdr.progress import LogProgress, Progress
 from semacdr.testing.toy import Toy, write_toy
 from semacdr.training import Run, train
 
@@ -84,6 +85,18 @@ def test_train_looks_at_histories_as_validates_better(toy_artifacts: dict[str, P
     assert worth["target"] != worth["mixed"]
     assert worth["best"] == max(worth.values())
     assert worth[chosen] == worth["best"]
+
+
+def test_train_reports_each_gate_and_what_it_is_worth(toy_artifacts: dict[str, Path], tmp_path: Path):
+    config = Training(overrides=TINY | {"max_epochs": 1, "or_mixed_alone": False})
+    with capture_logs() as logs:
+        facts = train(config, SPLIT, toy_artifacts, tmp_path, Run(1), LogProgress(every_s=0))
+    gates = [line for line in logs if line.get("task") == "training: gate train"]
+    assert [(line["done"], line["total"], line["expert_history"]) for line in gates] == [
+        (1, 2, "target"),
+        (2, 2, "mixed"),
+    ]
+    assert max(line["validation_ndcg_10"] for line in gates) == pytest.approx(facts.metrics["ndcg_10"], abs=1e-5)
 
 
 @pytest.mark.parametrize(
