@@ -99,13 +99,17 @@ class Domain(Frozen):
         return self
 
 
+LAST_TIMESTAMP_S = 4_102_444_800
+"""2100-01-01: what lies after it is milliseconds taken for seconds."""
+
+
 class Filters(Frozen):
     """Which raw records count as accepted."""
 
     min_timestamp_s: int = 631_152_000
     """Earlier events are rejected as no sane time (default: 1990-01-01)."""
-    max_timestamp_s: int = 4_102_444_800
-    """Events from this time on are rejected (default: 2100-01-01; catches milliseconds taken for seconds)."""
+    max_timestamp_s: int = LAST_TIMESTAMP_S
+    """Events from this time on are rejected."""
     max_reject_share: float = Field(default=0.05, ge=0, le=1)
     """Share of a domain's raw records that may be rejected before ingest fails."""
     until: date | None = None

@@ -194,24 +194,28 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
 
 
 def _young_checkpoint(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
-    """The current checkpoint, if it is young, of today's configuration, split and format, and no item of it is gone."""
+    """The current checkpoint, if it is young, of today's configuration and format, and today's items can be added.
+
+    That is, it was made from sequences and embeddings of today's configuration, no item of it is gone, and no domain
+    is new.
+    """
     from semacdr.model.checkpoint import is_readable
 
     dataset, store = context.dataset, context.store
     try:
         last = store.get(dataset.name, "checkpoint")
-        split = made_from(store, last, "sequences").manifest.config
+        then = {name: made_from(store, last, name).manifest.config for name in ("sequences", "embeddings")}
     except StoreError:
         return None
     age = datetime.now(UTC) - datetime.fromisoformat(last.manifest.created_at)
     if age >= timedelta(days=dataset.training.max_age_days) or last.manifest.config != _training_config(dataset):
         return None
-    if split != inputs["sequences"].manifest.config or not is_readable(last.path):
+    if then != {name: inputs[name].manifest.config for name in then} or not is_readable(last.path):
         return None
     keys = ["domain", "item_id"]
-    known = pl.scan_parquet(last.path / "vocabulary.parquet").select(keys)
-    gone = known.join(inputs["items"].scan().select(keys), on=keys, how="anti")
-    return None if gone.head(1).collect().height else {"checkpoint": last}
+    known, today = pl.scan_parquet(last.path / "vocabulary.parquet").select(keys), inputs["items"].scan().select(keys)
+    gone, new = known.join(today, on=keys, how="anti"), today.join(known, on="domain", how="anti")
+    return None if any(some.head(1).collect().height for some in (gone, new)) else {"checkpoint": last}
 
 
 def _grown_from(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Path]:
@@ -275,6 +279,7 @@ def _last_recommendations(context: Context, draft: Draft) -> recommendations.Las
 
     try:
         last = {name: context.store.get(draft.dataset, name) for name in ("recommendations", "user_vectors")}
+        sequences = made_from(context.store, last["recommendations"], "sequences")
     except StoreError:
         return None
     checkpoint = draft.inputs["checkpoint"].manifest
@@ -282,8 +287,7 @@ def _last_recommendations(context: Context, draft: Draft) -> recommendations.Las
     same = all(m.config == draft.config and checkpoint.reference in m.inputs for m in manifests)
     if not same or len({m.fingerprint for m in manifests}) > 1:
         return None
-    as_of_s = int(manifests[0].details["as_of_s"])
-    return recommendations.Last(last["recommendations"].path, last["user_vectors"].path, as_of_s)
+    return recommendations.Last(last["recommendations"].path, last["user_vectors"].path, sequences.path)
 
 
 def _gate_config(dataset: DatasetConfig) -> dict[str, Any]:

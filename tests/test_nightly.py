@@ -128,6 +128,21 @@ def test_checkpoint_that_this_version_cannot_read_is_not_kept(
     assert training.keeps(context, inputs) is None
 
 
+def test_checkpoint_is_not_kept_where_todays_items_cannot_be_added_to_it(
+    nights: tuple[Nights, list[dict[str, Artifact]]], monkeypatch: pytest.MonkeyPatch
+):
+    context, training = nights[0].context, find_stage("training")
+    assert training.keeps is not None
+    inputs = {name: context.store.get(context.dataset.name, name) for name in training.inputs}
+    other = inputs["embeddings"].manifest.model_copy(update={"config": {"embeddings": {"model": "another"}}})
+    assert training.keeps(context, inputs | {"embeddings": replace(inputs["embeddings"], manifest=other)}) is None
+    assert training.keeps(context, inputs) is not None
+    scan = Artifact.scan
+    added = pl.LazyFrame({"domain": ["games"], "item_id": ["g1"]})
+    monkeypatch.setattr(Artifact, "scan", lambda *of: pl.concat([scan(*of), added], how="diagonal"))
+    assert training.keeps(context, inputs) is None
+
+
 def test_evaluation_serves_on_with_its_checkpoint_and_the_gate_says_of_which_day(
     nights: tuple[Nights, list[dict[str, Artifact]]],
 ):

@@ -1,4 +1,4 @@
-"""What a new version may take over from the last one: the lists of users to whom nothing has happened."""
+"""What a new version may take over from the last one: the lists of users of whom nothing new is known."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from semacdr.model.vocabulary import Vocabulary
 from semacdr.recommendations.rules import BoolArray
 from semacdr.tables import table_files
 
+_EVENTS = ("timestamps_s", "domains", "item_ids")
+
 
 @dataclass(frozen=True)
 class Last:
@@ -18,12 +20,15 @@ class Last:
 
     recommendations: Path
     user_vectors: Path
-    as_of_s: int
+    sequences: Path
+    """Folder of what it was made from."""
 
     def unchanged(
         self, sequences: pl.DataFrame, vocabulary: Vocabulary, available: BoolArray
     ) -> dict[str, pl.DataFrame]:
-        """Return the last rows of those users who have no event since, and whose items are all available.
+        """Return the last rows of those users whose events are the same, and whose items are all available.
+
+        A log may bring an event of long ago, or take one back: the time of a user's last event does not tell.
 
         Args:
             sequences: of the users, sorted by ``user_id``.
@@ -32,13 +37,20 @@ class Last:
         """
         first, last = sequences["user_id"][0], sequences["user_id"][-1]
         of_range = pl.col("user_id").is_between(pl.lit(first), pl.lit(last))
-        lists, vectors = (
+        tables = {
+            "recommendations": self.recommendations,
+            "user_vectors": self.user_vectors,
+            "sequences": self.sequences,
+        }
+        lists, vectors, before = (
             pl.scan_parquet(table_files(folder, table), hive_partitioning=False).filter(of_range)
-            for table, folder in (("recommendations", self.recommendations), ("user_vectors", self.user_vectors))
+            for table, folder in tables.items()
         )
         offered = vocabulary.table.lazy().filter(pl.Series(available[1:])).select("domain", "item_id")
         lost = lists.select("user_id", "domain", "item_id").join(offered, on=["domain", "item_id"], how="anti")
-        quiet = sequences.lazy().filter(pl.col("timestamps_s").list.last() < self.as_of_s).select("user_id")
+        same = pl.all_horizontal(pl.col(name) == pl.col(f"{name}_before") for name in _EVENTS)
+        events = before.select("user_id", pl.col(*_EVENTS).name.suffix("_before"))
+        quiet = sequences.lazy().join(events, on="user_id").filter(same).select("user_id")
         users = quiet.join(lost, on="user_id", how="anti").collect().lazy()
         kept = pl.collect_all([frame.join(users, on="user_id", how="semi") for frame in (lists, vectors)])
         return dict(zip(("recommendations", "user_vectors"), kept, strict=True))

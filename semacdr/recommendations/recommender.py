@@ -15,7 +15,7 @@ import polars as pl
 import structlog
 import torch
 
-from semacdr.dataset import Recommendations
+from semacdr.dataset import LAST_TIMESTAMP_S, Recommendations
 from semacdr.errors import ConfigError, DataError, examples
 from semacdr.model.growth import TRAINED_ON
 from semacdr.model.histories import Events, Queries
@@ -112,7 +112,8 @@ class Recommender:
 
         Raises:
             ConfigError: ``k`` is less than 1.
-            DataError: an unknown domain, an unknown item and ``strict``, or a list that leaves nothing to recommend.
+            DataError: an unknown domain, an unknown item and ``strict``, a time that is not in seconds, or a list that
+                leaves nothing to recommend.
         """
         if k is not None and k < 1:
             raise ConfigError("k", found=k, expected="at least 1")
@@ -121,13 +122,15 @@ class Recommender:
         if not histories:
             return []
         events = self._events(histories, strict=strict)
-        now_s = max(self.as_of_s, int(events.time_s.max(initial=0)) + 1)
         count = len(histories)
+        # Each is asked for after its own last event: the other histories of a call do not move it.
+        now_s = np.full(count, self.as_of_s)
+        np.maximum.at(now_s, events.user, events.time_s + 1)
         queries = Queries(
             user=np.arange(count),
             stop=events.offsets[1:],
             domain=np.full(count, target),
-            time_s=np.full(count, now_s),
+            time_s=now_s,
             item=np.zeros(count, np.int64),
         )
         lister = self._lister
@@ -207,6 +210,13 @@ class Recommender:
             (user, event[2] if len(event) == 3 else self.as_of_s - num_events + place, event[:2])  # noqa: PLR2004
             for place, event in enumerate(history)
         ]
+        if late := [row for row in timed if row[1] >= LAST_TIMESTAMP_S]:
+            raise DataError(
+                "the time of an event is beyond 2100",
+                found=f"{':'.join(late[0][2])} at {late[0][1]}",
+                expected="seconds since 1970-01-01 UTC",
+                do="divide milliseconds by 1,000",
+            )
         known = [(*row, self._index[row[2]]) for row in timed if row[2] in self._index]
         return sorted(known) if all(len(event) == 3 for event in history) else known  # noqa: PLR2004
 

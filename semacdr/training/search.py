@@ -102,10 +102,12 @@ def search(
     study = optuna.create_study(
         study_name=kept.model,
         storage=kept.storage,
-        sampler=optuna.samplers.TPESampler(seed=config.seed),
         direction="maximize",
         load_if_exists=True,
     )
+
+    # With the seed alone a study that goes on would draw its first trials again.
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
 
     def objective(trial: optuna.Trial) -> float:
         overrides = {} if trial.number == 0 else _space(trial)

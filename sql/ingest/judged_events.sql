@@ -108,6 +108,6 @@ select
             )
     end as refusal
 from judged
-where judged.reason is not null or $until_s is null or judged.whole_seconds < $until_s
+where $until_s is null or judged.whole_seconds is null or judged.whole_seconds < $until_s
 -- By every column: then the keys are all that is sorted.
 order by user_id, timestamp_s, item_id, place, rating, refusal

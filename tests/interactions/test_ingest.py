@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from semacdr.dataset import DatasetConfig, load_dataset
+from semacdr.dataset import DatasetConfig, as_of, load_dataset
 from semacdr.errors import ConfigError, DataError
 from semacdr.interactions import ingest, raw_files
 from semacdr.manifest import Facts
@@ -148,6 +149,20 @@ def test_ingest_rating_that_is_no_number_is_rejected(tmp_path: Path, value: obje
     write_jsonl(tmp_path / "log.jsonl", [{**GOOD, "r": 1}, {**GOOD, "u": "bob", "r": value}])
     _, outputs = run(one_domain(tmp_path, more=COLUMNS.replace(" }", ', rating = "r" }')), tmp_path / "out")
     assert rejects(outputs) == [("log.jsonl", 2, "rating is not a number")]
+
+
+def test_ingest_as_of_a_day_knows_nothing_of_later_records_the_bad_ones_neither(tmp_path: Path):
+    early = [{**GOOD, "u": user, "t": 1_300_000_000} for user in ("ann", "bob")]
+    faulty = [{**GOOD, "u": "cid", "t": "no time"}, {**GOOD, "u": "", "t": 1_300_000_000}]
+    later = [{**GOOD, "u": user, "t": 1_400_000_000} for user in ("", "dan")]
+    write_jsonl(tmp_path / "log.jsonl", [*early, *faulty, *later])
+    config = one_domain(tmp_path)
+    facts, outputs = run(as_of(config, date(2012, 1, 1)), tmp_path / "out")
+    assert rejects(outputs) == [("log.jsonl", 3, "timestamp is not a time"), ("log.jsonl", 4, "no user_id")]
+    assert facts.rows_in == 4
+    assert table(outputs, "interactions")["user_id"].to_list() == ["ann", "bob"]
+    _, whole = run(config, tmp_path / "whole")
+    assert len(rejects(whole)) == 3
 
 
 @pytest.mark.parametrize(

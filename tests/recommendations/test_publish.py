@@ -213,7 +213,7 @@ def test_killed_run_goes_on_with_the_next_shard(
 def test_only_users_with_new_events_are_ranked_anew(artifacts: dict[str, Path], batch: dict[str, Path], tmp_path: Path):
     sequences = pl.read_parquet(artifacts["sequences"] / "sequences.parquet")
     as_of_s = rows(batch)["as_of_s"][0]
-    active, gone = sequences["user_id"][5], sequences["user_id"][9]
+    active, late, gone = sequences["user_id"][5], sequences["user_id"][7], sequences["user_id"][9]
     had = set(sequences["item_ids"][5])
     new = {"domains": "books", "item_ids": "new-book", "timestamps_s": as_of_s + 9, "parts": "test", "is_target": False}
     assert "new-book" not in had
@@ -221,17 +221,25 @@ def test_only_users_with_new_events_are_ranked_anew(artifacts: dict[str, Path], 
         pl.when(user_id=active).then(pl.col(name).list.concat(pl.lit([value]))).otherwise(name).alias(name)
         for name, value in new.items()
     )
+    # An event of long ago that the log did not have before.
+    shown = rows(batch).filter(user_id=late, domain="books")["item_id"][0]
+    old = {"domains": "books", "item_ids": shown, "timestamps_s": 1, "parts": "train", "is_target": False}
+    later = later.with_columns(
+        pl.when(user_id=late).then(pl.concat_list(pl.lit([value]), pl.col(name))).otherwise(name).alias(name)
+        for name, value in old.items()
+    )
     folder = tmp_path / "sequences"
     folder.mkdir()
     later.write_parquet(folder / "sequences.parquet")
     lost = rows(batch).filter(user_id=gone)["item_id"][0]
     config = Recommendations(top_k=10, users="new_events", availability=f"item_id <> '{lost}'")
-    last = Last(batch["recommendations"], batch["user_vectors"], as_of_s)
+    last = Last(batch["recommendations"], batch["user_vectors"], artifacts["sequences"])
     made = make(artifacts | {"sequences": folder}, tmp_path / "made", config, Run(tmp_path / "shards", last))
     table, before = rows(made), rows(batch)
     with_lost = set(before.filter(item_id=lost)["user_id"])
     anew = set(table.filter(pl.col("as_of_s") == as_of_s + 10)["user_id"])
-    assert anew == {active} | with_lost
+    assert anew == {active, late} | with_lost
+    assert shown not in set(table.filter(user_id=late)["item_id"])
     assert len(with_lost) < sequences.height - 1
     quiet = pl.col("user_id").is_in(list(anew)).not_()
     assert table.filter(quiet).equals(before.filter(quiet))

@@ -62,6 +62,20 @@ def test_events_without_times_count_in_the_order_given(recommender: Recommender,
     assert recommender.recommend([timed[::-1]], "films") == recommender.recommend([timed], "films")
 
 
+def test_histories_of_a_call_do_not_move_each_others_time(recommender: Recommender, artifacts: dict[str, Path]):
+    history = next(iter(histories_of(artifacts).values()))
+    later = [(*event[:2], recommender.as_of_s + 3_000 * 86_400) for event in history]
+    together = recommender.recommend([history, later, []], "films")
+    assert together == [recommender.recommend([one], "films")[0] for one in (history, later, [])]
+    assert together[0] != together[1]
+
+
+def test_time_in_milliseconds_is_refused(recommender: Recommender, artifacts: dict[str, Path]):
+    domain, item, time_s = next(iter(histories_of(artifacts).values()))[0]
+    with pytest.raises(DataError, match="beyond 2100"):
+        recommender.recommend([[(domain, item, time_s * 1000)]], "films")
+
+
 def test_new_event_changes_the_list_and_a_new_item_can_be_in_a_history(recommender: Recommender):
     for item in NEW.values():
         domain = "books" if item == NEW["books"] else "films"

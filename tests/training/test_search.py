@@ -27,6 +27,7 @@ def test_search_keeps_every_trial_and_goes_on(toy_artifacts: dict[str, Path], tm
     study = optuna.load_study(study_name="sasrec-mixed", storage=storage)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
     assert study.trials[0].user_attrs["overrides"] == TINY
+    assert study.trials[1].params != study.trials[2].params
     assert study.trials[2].params.keys() == {"learning_rate", "dropout", "id_dropout", "dim", "half_life"}
     choices = [getattr(known, "choices", ()) for known in study.trials[2].distributions.values()]
     assert Study(tmp_path / "study.log", "sasrec-mixed").best_overrides() == study.best_trial.user_attrs["overrides"]
