@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -116,7 +117,7 @@ def field_names(path: Path, source: Source) -> list[str]:
         DataError: the file is broken.
     """
     if source.format == "csv":
-        return next(_csv_reader(path, lambda _: None), [])
+        return _header(path, _csv_reader(path, lambda _: None))
     try:
         return list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
@@ -132,8 +133,14 @@ def _broken(path: Path, kind: str, error: Exception) -> DataError:
     )
 
 
-def _blocks(path: Path, advance: Advance) -> Iterator[bytes]:
-    """Yield blocks of whole lines. Of a line beyond ``MAX_LINE_BYTES`` only the beginning is there."""
+def _blocks(path: Path, advance: Advance, ends: tuple[bytes, ...] = (b"\n",)) -> Iterator[bytes]:
+    """Yield blocks of whole lines. Of a line beyond ``MAX_LINE_BYTES`` only the beginning is there.
+
+    Args:
+        path: the file.
+        advance: takes bytes read.
+        ends: what a line may end with.
+    """
     with path.open("rb") as raw:
         stream: IO[bytes] = igzip.open(raw) if path.suffix == ".gz" else raw  # type: ignore[no-untyped-call]
         carry, position, first = b"", 0, True
@@ -143,12 +150,12 @@ def _blocks(path: Path, advance: Advance) -> Iterator[bytes]:
             if first:
                 block, first = block.removeprefix(b"\xef\xbb\xbf"), False
             if len(carry) > MAX_LINE_BYTES:
-                end = block.find(b"\n")
-                if end < 0:
+                found = [at for end in ends if (at := block.find(end)) >= 0]
+                if not found:
                     continue
-                block = block[end:]
+                block = block[min(found) :]
             block = carry + block
-            cut = block.rfind(b"\n") + 1
+            cut = max(map(block.rfind, ends)) + 1
             carry = block[cut : cut + MAX_LINE_BYTES + 1]
             if cut:
                 yield block[:cut]
@@ -207,14 +214,32 @@ def _is_utf8(data: bytes) -> bool:
 
 def _csv_reader(path: Path, advance: Advance) -> Reader:
     """Read CSV over blocks: bad bytes become lone surrogates, so that the other records stay readable."""
-    texts = (block.decode(errors="surrogateescape") for block in _blocks(path, advance))
+    texts = (block.decode(errors="surrogateescape") for block in _blocks(path, advance, (b"\n", b"\r")))
     lines = itertools.chain.from_iterable(io.StringIO(text, newline="") for text in texts)
     return csv.reader(lines, delimiter="\t" if ".tsv" in path.suffixes else ",", strict=True)
 
 
+def _header(path: Path, reader: Reader) -> list[str]:
+    try:
+        with _wide_fields():
+            return next(reader, [])
+    except csv.Error as error:
+        raise _broken(path, "CSV", error) from error
+
+
+@contextmanager
+def _wide_fields() -> Iterator[None]:
+    """Let a field be as long as a line may be."""
+    limit = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
 def _csv_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance) -> Iterator[pa.RecordBatch]:
     reader = _csv_reader(path, advance)
-    header: list[str] = next(reader, [])
+    header = _header(path, reader)
     positions = [
         header.index(field) if (field := source.columns.get(name)) in header else None for name in schema.names[3:]
     ]
@@ -244,14 +269,12 @@ def _csv_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance
 def _csv_rows(reader: Reader) -> tuple[list[list[str]], csv.Error | None]:
     """Return the next rows, at most ``CSV_ROWS``, and the error that ended them early."""
     rows: list[list[str]] = []
-    limit = csv.field_size_limit(MAX_LINE_BYTES)
     try:
-        # What was read before the error stays in the list.
-        rows.extend(itertools.islice(reader, CSV_ROWS))
+        with _wide_fields():
+            # What was read before the error stays in the list.
+            rows.extend(itertools.islice(reader, CSV_ROWS))
     except csv.Error as error:
         return rows, error
-    finally:
-        csv.field_size_limit(limit)
     return rows, None
 
 

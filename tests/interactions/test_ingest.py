@@ -17,7 +17,7 @@ import pytest
 
 from semacdr.dataset import DatasetConfig, as_of, load_dataset
 from semacdr.errors import ConfigError, DataError
-from semacdr.interactions import ingest, raw_files
+from semacdr.interactions import ingest, raw_files, records
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
 from semacdr.settings import DuckDbSettings
@@ -272,6 +272,27 @@ def test_ingest_csv_bad_records_are_rejected_with_their_numbers(tmp_path: Path):
         "\ufffd,x,1400000000",
         '{"user_id":null,"item_id":"x","timestamp":"1","rating":null}',
     ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize("block", [7, 64])
+def test_ingest_csv_lines_may_end_with_any_of_three(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, block: int
+):
+    monkeypatch.setattr(records, "BLOCK_BYTES", block)
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 100)
+    lines = ["u,i,t", *(f'ann,"{n}, x",14{n:08}' for n in range(50))]
+    (tmp_path / "log.csv").write_bytes(end.join(lines).encode())
+    facts, outputs = run(one_domain(tmp_path, "log.csv"), tmp_path / "out")
+    assert (facts.rows_in, rejects(outputs)) == (50, [])
+    assert table(outputs, "interactions")["item_id"].to_list() == [f"{n}, x" for n in range(50)]
+
+
+@pytest.mark.parametrize("header", ['u,i,t,"a"b', 'u,i,"t'])
+def test_ingest_csv_broken_header_fails(tmp_path: Path, header: str):
+    (tmp_path / "log.csv").write_text(f"{header}\nann,x,1400000000\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"log\.csv is broken, or no CSV file"):
+        run(one_domain(tmp_path, "log.csv"), tmp_path / "out")
 
 
 def test_ingest_csv_quote_that_never_closes_fails(tmp_path: Path):
