@@ -46,7 +46,8 @@ def import_answers(
     """Take the answers of FILE into the response cache; the next run publishes them as imported.
 
     FILE is Parquet with item_id, domain, specific, agnostic, or the output of a batch (.jsonl) whose requests
-    export-requests wrote. Everything passes the rules that a run's own answers pass.
+    export-requests wrote. A batch's answers are held to the rules of a run's own; of
+    Parquet the audit replaces what breaks them.
 
     \b
     semacdr semantics import answers.parquet --dataset my-data --model gpt-x

@@ -1,5 +1,7 @@
 """What can stand in a table: a floor, a preset, or a preset with things switched, named ``preset:switch:...``."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -113,6 +115,10 @@ SWITCHES: Mapping[str, Switch] = {
 }
 
 
+_LONGEST_SLUG = 39
+"""Of the 63 letters of an alias the setting takes 24."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of a table."""
@@ -126,8 +132,11 @@ class Row:
 
     @property
     def slug(self) -> str:
-        """The name as a file or an alias may have it."""
-        return self.name.replace(":", "-")
+        """The name as a file or, behind a setting, an alias may have it; a long one ends with a hash of all of it."""
+        slug = re.sub("[^a-z0-9_-]", "-", self.name.lower())
+        if len(slug) <= _LONGEST_SLUG:
+            return slug
+        return f"{slug[: _LONGEST_SLUG - 9]}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
 
 
 def known_rows() -> list[str]:

@@ -75,15 +75,6 @@ def read_answer(text: str, finish_reason: str | None, schema: Mapping[str, Any])
     return Texts(value["specific"], value["agnostic"], read_fields(value))
 
 
-def copies(texts: Texts, examples: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the reason when a text repeats a phrase of the prompt's examples, else None."""
-    shown = example_phrases(examples)
-    for view in (View.SPECIFIC, View.AGNOSTIC):
-        if not shown.isdisjoint(_phrases(texts.of(view))):
-            return f"{view}: copies an example"
-    return None
-
-
 def copied_phrase(text: str, shown: frozenset[tuple[str, ...]]) -> str | None:
     """Return a phrase of the shown ones that a text repeats, else None."""
     common = shown & _phrases(text) if shown else None

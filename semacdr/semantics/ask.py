@@ -9,15 +9,13 @@ import structlog
 
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import EngineError
-from semacdr.semantics.accept import UNREADABLE, Texts, accept, copied_phrase, example_phrases, read_answer
-from semacdr.semantics.audit import forgiven
+from semacdr.semantics.accept import UNREADABLE, Texts
 from semacdr.semantics.engine import CHARS_PER_TOKEN, Answer, Engine, RequestRefusedError
 from semacdr.semantics.items import words_of
-from semacdr.semantics.lexicon import guessed_traits, other_language
+from semacdr.semantics.judge import Judge
 from semacdr.semantics.models import ModelIdentity
 from semacdr.semantics.prompt import Messages, clean_item_text, load_prompt
 from semacdr.semantics.record import Record, utc_now
-from semacdr.tables import AuditRule, View
 
 log = structlog.get_logger()
 
@@ -38,9 +36,7 @@ class Asker:
         self._words = words_of(config)
         self._openings: dict[str, Messages] = {}
         """By domain: a chat without its last turn."""
-        self._shown = example_phrases(self.prompt.examples)
-        self._forgiven = forgiven(config.semantics.audit)
-        """Rules that the data set lets pass: worth no second try."""
+        self._judge = Judge(self.prompt, config.semantics.audit)
         self._server_answers = False
 
     async def ask(self, engine: Engine, row: Mapping[str, Any]) -> Record:
@@ -64,7 +60,7 @@ class Asker:
                 (self.settings.seed + 1, max(self.settings.temperature, REPAIR_TEMPERATURE)),
             ):
                 answers.append(await self._generate(engine, messages, seed, temperature))
-                judged = self._judge(answers[-1], row)
+                judged = self._judge.verdict(answers[-1].text, answers[-1].finish_reason, row["title"], row["text"])
                 # One that cannot be read does not replace one that broke a rule: a text of that may be of use.
                 if last is None or judged not in UNREADABLE:
                     verdict, last = judged, answers[-1]
@@ -89,25 +85,6 @@ class Asker:
                 expected=f"a server that takes the prompt's JSON schema, and a context that holds the prompt, {room}",
                 do="raise llm.max_model_len, lower semantics.max_tokens, or use another server",
             ) from refusal
-
-    def _judge(self, answer: Answer, row: Mapping[str, Any]) -> Texts | str:
-        verdict = read_answer(answer.text, answer.finish_reason, self.prompt.schema)
-        if isinstance(verdict, Texts):
-            verdict = accept(verdict, row["title"], self._forgiven)
-        return (self._breach(verdict, row["text"]) or verdict) if isinstance(verdict, Texts) else verdict
-
-    def _breach(self, texts: Texts, item_text: str) -> str | None:
-        """Return the reason when a text breaks a rule that the audit would have it replaced for, else None."""
-        for view in View:
-            if AuditRule.COPIED_EXAMPLE not in self._forgiven and copied_phrase(texts.of(view), self._shown):
-                return f"{view}: copies an example"
-            if AuditRule.LANGUAGE not in self._forgiven and other_language(texts.of(view), self.prompt.language):
-                return f"{view}: another language"
-        if AuditRule.PROTECTED_TRAIT not in self._forgiven and guessed_traits(
-            texts.agnostic, item_text, self.prompt.language
-        ):
-            return f"{View.AGNOSTIC}: guesses a protected trait"
-        return None
 
     def _chat(self, domain: str, text: str) -> Messages:
         if domain not in self._openings:

@@ -1,4 +1,6 @@
-"""Texts that were written elsewhere, taken in by the same rules as those of a run.
+"""Texts that were written elsewhere, by whatever rules: refused here only for their form, a title or the schema.
+
+The audit replaces those that guess at a trait, are of another language or copy an example.
 
 They come from the files of ``semantics.imports``, read anew by each run, and from what ``semacdr semantics import`` has
 put into the response cache (``takein.py``). A file of the data set's TOML wins over the cache; in the cache the last

@@ -1,8 +1,9 @@
 """Answers that were made elsewhere, taken into the response cache: ``semacdr semantics import``.
 
 Two kinds of file: Parquet as in ``semantics.imports``, and the JSONL that OpenAI's batch API and vLLM's ``run_batch``
-write. Both are held to the same rules as a run's own answers. What is accepted is kept under the item's text, whatever
-model and prompt the data set names, with the model's name and with the file's as its revision.
+write. A batch is held to the rules of a run's own answers, Parquet to those of ``imports.py``. What is accepted is kept
+under the item's text, whatever model and prompt the data set names, with the model's name and with the file's as its
+revision.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ import structlog
 from semacdr.dataset import DatasetConfig, Import
 from semacdr.errors import MAX_EXAMPLES, ConfigError, DataError, examples
 from semacdr.manifest import file_sha256
-from semacdr.semantics.accept import Texts, accept, copies, read_answer
-from semacdr.semantics.audit import audit, forgiven
+from semacdr.semantics.accept import Texts
+from semacdr.semantics.audit import audit
 from semacdr.semantics.batch import BatchAnswer, read_batch
 from semacdr.semantics.imports import import_key, read_file, with_import_keys
 from semacdr.semantics.items import read_items
+from semacdr.semantics.judge import Judge
 from semacdr.semantics.prompt import Prompt, load_prompt
 from semacdr.semantics.record import Record
 from semacdr.semantics.responses import Responses
-from semacdr.tables import AuditRule, TextSource
+from semacdr.tables import TextSource
 
 log = structlog.get_logger()
 
@@ -131,6 +133,7 @@ def _from_batch(config: DatasetConfig, prompt: Prompt, items: pl.DataFrame, path
     by_id = {f"{row['domain']}/{row['item_id']}": row for row in keyed.iter_rows(named=True)}
     # Items of one text share one request; any of them stands for it.
     by_id |= {row["key"]: row for row in keyed.unique("key", keep="first").iter_rows(named=True)}
+    judge = Judge(prompt, config.semantics.audit)
     taken: dict[str, tuple[dict[str, Any], Texts, BatchAnswer]] = {}
     not_taken: Counter[str] = Counter()
     shown: list[str] = []
@@ -143,7 +146,9 @@ def _from_batch(config: DatasetConfig, prompt: Prompt, items: pl.DataFrame, path
         elif item["key"] in taken:
             not_taken["duplicates"] += 1
         else:
-            verdict = _judge(config, prompt, answer, item["title"])
+            verdict: Texts | str = "refused by the server"
+            if not answer.error:
+                verdict = judge.verdict(answer.text, answer.finish_reason, item["title"], item["text"])
             if isinstance(verdict, Texts):
                 taken[item["key"]] = (item, verdict, answer)
             else:
@@ -161,18 +166,6 @@ def _from_batch(config: DatasetConfig, prompt: Prompt, items: pl.DataFrame, path
         not_taken=dict(sorted(not_taken.items())),
         examples=tuple(shown[:MAX_EXAMPLES]),
     )
-
-
-def _judge(config: DatasetConfig, prompt: Prompt, answer: BatchAnswer, title: str | None) -> Texts | str:
-    if answer.error:
-        return "refused by the server"
-    verdict = read_answer(answer.text, answer.finish_reason, prompt.schema)
-    allowed = forgiven(config.semantics.audit)
-    if isinstance(verdict, Texts):
-        verdict = accept(verdict, title, allowed)
-    if isinstance(verdict, Texts) and AuditRule.COPIED_EXAMPLE not in allowed:
-        return copies(verdict, prompt.examples) or verdict
-    return verdict
 
 
 def _is_kept(record: Record, before: Record | None) -> bool:

@@ -223,9 +223,11 @@ class Store:
             alias: what points at them then.
 
         Raises:
+            ConfigError: a name that no alias or version can have; nothing is published then.
             DataError: a table breaks its contract.
             StoreError: the store cannot be written, or the version exists with another fingerprint.
         """
+        names.check_alias(alias)
         if version is not None:
             names.check_version(version)
         seconds = round(time.monotonic() - draft.started, 3)

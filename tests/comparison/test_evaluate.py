@@ -17,6 +17,7 @@ from semacdr.cli import main
 from semacdr.comparison import (
     Predictions,
     Request,
+    alias_of,
     compare,
     demand_alike,
     evaluate,
@@ -29,7 +30,7 @@ from semacdr.comparison import (
 from semacdr.comparison import score as score_predictions
 from semacdr.comparison.inputs import MODEL_INPUTS, prepare
 from semacdr.comparison.own_words import masked_text
-from semacdr.comparison.rows import FLOORS, SWITCHES, Source
+from semacdr.comparison.rows import FLOORS, SWITCHES, Row, Source
 from semacdr.comparison.transfer import transfer_report
 from semacdr.dataset import Protocol
 from semacdr.errors import ConfigError, DataError
@@ -37,7 +38,7 @@ from semacdr.evaluation.task import Setting
 from semacdr.model.config import load_preset, preset_names
 from semacdr.model.ranking import ndcg
 from semacdr.pipeline import Context
-from semacdr.store import Artifact
+from semacdr.store import Artifact, names
 from semacdr.tables import Candidates, FitOn, View, table_files
 from tests.toy_store import TOML
 
@@ -259,6 +260,19 @@ def test_find_row_takes_several_switches():
     row = find_row("semacdr:no-texts:alone", {"dim": 16})
     assert (row.overrides["views"], row.overrides["dim"], row.source) == (["id"], 16, Source.ALONE)
     assert row.slug == "semacdr-no-texts-alone"
+
+
+def test_rows_of_any_name_have_aliases():
+    long = Row("semacdr-paper-like:no-domain-alignment:short-half-life", None)
+    longer = Row(f"{long.name}:alone", None)
+    aliases = {
+        alias_of(row, Setting(Protocol.GTS, Candidates.SAMPLED_999, fit))
+        for row in (long, longer, Row("LightGCN 1.0/Müller", None))
+        for fit in FitOn
+    }
+    assert len(aliases) == 3 * len(FitOn)
+    for alias in aliases:
+        names.check_alias(alias)
 
 
 def test_every_switch_makes_a_model_that_can_be():

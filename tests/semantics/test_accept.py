@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from semacdr.semantics.accept import Texts, accept, copies, read_answer
+from semacdr.dataset import Audit
+from semacdr.semantics.accept import Texts, accept, read_answer
+from semacdr.semantics.judge import Judge
 from semacdr.semantics.prompt import load_prompt
 
 from .fake_openai import GOOD
@@ -90,11 +92,13 @@ def test_accept_bad_text_gives_the_reason(specific: str, agnostic: str, reason: 
     assert accept(Texts(specific, agnostic), "The Steel Pan of Lords") == reason
 
 
-def test_copies_tells_a_phrase_of_an_example():
-    example = load_prompt("dual-view@1").examples[0]
-    assert copies(Texts(SPECIFIC, AGNOSTIC), [example]) is None
-    copied = "for those who plan for comfort, dislike waste and cook"
-    assert copies(Texts(SPECIFIC, copied), [example]) == "agnostic: copies an example"
+def test_judge_tells_a_phrase_of_an_example():
+    prompt = load_prompt("dual-view@1")
+    texts = {"specific": SPECIFIC, "agnostic": AGNOSTIC}
+    judge = Judge(prompt, Audit())
+    assert judge.verdict(json.dumps(texts), "stop", None, "a pan") == Texts(**texts)
+    copied = texts | {"agnostic": "for those who plan for comfort, dislike waste and cook"}
+    assert judge.verdict(json.dumps(copied), "stop", None, "a pan") == "agnostic: copies an example"
 
 
 def test_accept_cleans_white_space_and_control_characters():

@@ -105,6 +105,13 @@ def test_batch_bad_answers_are_counted_by_reason(world: Path, llm: LlmSettings):
     answered(world, requests, status=500)
     with pytest.raises(DataError, match="refused by the server 3"):
         taken(world, config, "answers.jsonl")
+    for agnostic, reason in (
+        ("For busy Christian mothers over sixty who cook for many", "guesses a protected trait 3"),
+        ("Für alle, die abends gern zu Hause bleiben und etwas Ruhe suchen", "another language 3"),
+    ):
+        answered(world, requests, GOOD | {"agnostic": agnostic})
+        with pytest.raises(DataError, match=reason):
+            taken(world, config, "answers.jsonl")
     answered(world, [{"custom_id": "films/m1"}, {"custom_id": "films/m1"}, {"custom_id": "films/none"}])
     report = taken(world, config, "answers.jsonl")
     assert (report.accepted, report.not_taken) == (1, {"duplicates": 1, "unknown items": 1})

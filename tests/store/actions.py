@@ -15,7 +15,7 @@ import obstore
 import polars as pl
 
 from semacdr.manifest import Facts, fingerprint
-from semacdr.store import Draft, Store, rebuild_catalog
+from semacdr.store import CURRENT, Draft, Store, rebuild_catalog
 
 FORKS = multiprocessing.get_context("forkserver")
 """Makes processes in milliseconds: each is a fork of one that has imported everything and started no thread."""
@@ -27,7 +27,13 @@ EVENTS = pl.DataFrame(
 
 
 def publish(
-    store: Store, frame: pl.DataFrame = EVENTS, *, key: object = 1, dataset: str = "toy", version: str | None = None
+    store: Store,
+    frame: pl.DataFrame = EVENTS,
+    *,
+    key: object = 1,
+    dataset: str = "toy",
+    version: str | None = None,
+    alias: str = CURRENT,
 ) -> str:
     """Publish one interactions artifact and return its version."""
     draft = Draft(
@@ -36,7 +42,7 @@ def publish(
     with store.open_draft(draft, ["interactions"]):
         frame.write_parquet(draft.folders["interactions"] / "interactions.parquet")
         facts = Facts(rows_in=3, dropped={"no user": 1}, metrics={"ndcg_10": 0.5})
-        return store.publish(draft, facts, version=version)["interactions"].manifest.version
+        return store.publish(draft, facts, version=version, alias=alias)["interactions"].manifest.version
 
 
 def publish_many(uri: str, cache: Path, environment: dict[str, str], keys: list[int]) -> None:

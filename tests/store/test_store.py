@@ -68,6 +68,12 @@ def test_publish_other_fingerprint_makes_the_next_version_and_moves_current(lab:
     assert store.get("toy", "interactions", first).manifest.config == {"key": 1}
 
 
+def test_publish_under_an_alias_that_cannot_be_publishes_nothing(lab: Lab):
+    with pytest.raises(ConfigError, match="no alias can be called that"):
+        publish(lab.open(), alias="Upper.case")
+    assert lab.open().manifests("toy", "interactions") == []
+
+
 def test_publish_fixed_version_again_returns_it(lab: Lab):
     store = lab.open()
     assert publish(store, version="2026.11.24") == "2026.11.24"
