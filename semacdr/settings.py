@@ -50,7 +50,8 @@ class LlmSettings(BaseModel):
     served_name: str | None = None
     """The model's name at the endpoint; None: the folder's or model's own name."""
     revision: str = ""
-    """Revision of the model, kept with every answer: another revision is another model."""
+    """Revision of the model, kept with every answer: another revision is another model. Of a model of the hub it is
+    what a server that we start serves; for a folder and for servers elsewhere it is what you say."""
     python: Path | None = None
     """Interpreter that has vLLM; None: ``.venv-vllm/bin/python`` here, or beside this environment."""
     max_model_len: int = Field(default=2048, ge=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from semacdr.dataset import Embeddings
+from semacdr.dataset import BUNDLED_ENCODER_REVISION, Embeddings
 from semacdr.errors import ConfigError, EngineError, TransientError
 from semacdr.settings import EncoderSettings
 
@@ -50,7 +51,9 @@ class LocalEncoder:
         disable_progress_bar()
 
         try:
-            self._model = SentenceTransformer(locate(config.encoder))
+            self._model = SentenceTransformer(
+                weights := locate(config.encoder), revision=_hub_revision(config, weights)
+            )
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(
                 f"{config.encoder!r} is no sentence-transformers model",
@@ -81,23 +84,31 @@ class EndpointEncoder:
     def __init__(self, config: Embeddings, url: str, settings: EncoderSettings) -> None:
         self._model = config.encoder
         self._batch_size = settings.batch_size
-        self._url = url.rstrip("/") + "/embeddings"
+        self._url, self._models_url = (f"{url.rstrip('/')}/{path}" for path in ("embeddings", "models"))
         key = settings.api_key
         self._headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        self._max_tokens = min(config.max_tokens, self._longest_input() or config.max_tokens)
         self.dim = 0
         self.dim = self.encode(["dimension"]).shape[1]
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one row per text; texts beyond the model's length are cut by the server."""
+        """Return one row per text; the server cuts what is beyond ``max_tokens`` or the model's length."""
         batches = [texts[i : i + self._batch_size] for i in range(0, len(texts), self._batch_size)]
         transport = httpx.HTTPTransport(retries=_RETRIES)
         with httpx.Client(headers=self._headers, timeout=_TIMEOUT_S, transport=transport) as client:
             vectors = [self._ask(client, batch) for batch in batches]
         return np.concatenate(vectors) if vectors else np.empty((0, self.dim), np.float32)
 
+    def _longest_input(self) -> int | None:
+        """Tokens that the server's model reads; None: it does not say. To be asked for more, it refuses."""
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+            models = httpx.get(self._models_url, headers=self._headers, timeout=_TIMEOUT_S).json()["data"]
+            return next((one.get("max_model_len") for one in models if one["id"] == self._model), None)
+        return None
+
     def _ask(self, client: httpx.Client, texts: Sequence[str]) -> NDArray[np.float32]:
         # Without truncate_prompt_tokens a text beyond the model's length is answered with 400.
-        body = {"model": self._model, "input": list(texts), "truncate_prompt_tokens": -1}
+        body = {"model": self._model, "input": list(texts), "truncate_prompt_tokens": self._max_tokens}
         try:
             response = client.post(self._url, json=body)
         except httpx.TransportError as error:
@@ -117,6 +128,11 @@ class EndpointEncoder:
         vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
+
+
+def _hub_revision(config: Embeddings, weights: str) -> str | None:
+    """Return what is to be fetched of a hub name; None: its newest, or the weights are here."""
+    return None if config.revision == BUNDLED_ENCODER_REVISION or Path(weights).exists() else config.revision
 
 
 def open_encoder(config: Embeddings, settings: EncoderSettings) -> Encoder:

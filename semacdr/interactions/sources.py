@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,30 @@ def raw_files(config: DatasetConfig) -> list[dict[str, Any]]:
     """
     return [
         {"domain": name, "table": table, "file": file, **_identity(config.folder / file)}
-        for name, domain in sorted(config.domains.items())
-        for table, source in sources(domain)
-        for file in matched_files(config, name, source)
+        for name, table, file in _files(config)
     ]
+
+
+def check_raw_files(config: DatasetConfig) -> None:
+    """Look whether every raw file is there and can be read, without reading it.
+
+    Raises:
+        ConfigError: as ``raw_files``.
+    """
+    for _, _, file in _files(config):
+        try:
+            with (config.folder / file).open("rb"):
+                pass
+        except OSError as error:
+            raise _unreadable(config.folder / file, error) from error
+
+
+def _files(config: DatasetConfig) -> Iterator[tuple[str, str, str]]:
+    """Yield domain, table and file of every raw file."""
+    for name, domain in sorted(config.domains.items()):
+        for table, source in sources(domain):
+            for file in matched_files(config, name, source):
+                yield name, table, file
 
 
 def sources(domain: Domain) -> list[tuple[str, InteractionSource | ItemSource]]:
@@ -61,6 +83,17 @@ def _nothing_matches(config: DatasetConfig, domain: str, pattern: str) -> Config
 
 def _identity(path: Path) -> dict[str, Any]:
     try:
-        return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        stat = path.stat()
+        return {"bytes": stat.st_size, "sha256": _sha256(path, stat.st_size, stat.st_mtime_ns)}
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read", found=error, do="mend the file's permissions") from error
+        raise _unreadable(path, error) from error
+
+
+@lru_cache(maxsize=4_096)
+def _sha256(path: Path, size: int, time_ns: int) -> str:  # noqa: ARG001 (a file of another size or time is another)
+    """Read a file once in a process, however often it is asked for."""
+    return file_sha256(path)
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path} cannot be read", found=error, do="mend the file's permissions")

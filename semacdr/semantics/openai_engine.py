@@ -145,6 +145,8 @@ class OpenAiEngine:
                 return text
             question = {"model": self.model, "tokens": tokens[:max_tokens]}
             kept: str = (await self._post("/detokenize", question, below_v1=False))["prompt"]
+        except UnansweredError:
+            raise
         except (EngineError, KeyError, TypeError):
             self._tokenizes = False
             log.warning("the LLM endpoint counts no tokens; long item texts are cut by characters", chars=max_tokens)

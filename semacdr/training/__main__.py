@@ -12,6 +12,7 @@ import click
 import torch.distributed as dist
 
 from semacdr.dataset import load_dataset
+from semacdr.manifest import fingerprint
 from semacdr.progress import Progress
 from semacdr.settings import load_settings
 from semacdr.training.compute import Compute
@@ -31,7 +32,10 @@ def main(dataset: str, inputs: Path, output: Path, threads: int) -> None:
     try:
         config = load_dataset(dataset, settings.datasets)
         folders = {name: inputs / name for name in ("items", "sequences", "embeddings")}
-        run = Run(threads, output.with_suffix(".snapshots"), compute)
+        # Of this configuration: what another one has trained is not gone on with.
+        asked = {"training": config.training.model_dump(mode="json"), "split": config.split.model_dump(mode="json")}
+        name = f"{output.name}.snapshots-{fingerprint(asked | {'inputs': str(inputs.resolve())})[:16]}"
+        run = Run(threads, output.with_name(name), compute)
         train(config.training, config.split, folders, output, run, Progress())
     finally:
         dist.destroy_process_group()

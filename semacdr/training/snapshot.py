@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from semacdr.training.fit import Fit
+
+log = structlog.get_logger()
 
 _RECORD = "record"
 
@@ -47,15 +50,21 @@ def save_snapshot(path: Path, fit: Fit, record: dict[str, Any], best: dict[str, 
     save_file(
         {name: value.contiguous().clone() for name, value in tensors.items()}, draft, {_RECORD: json.dumps(facts)}
     )
+    with draft.open("rb") as written:
+        os.fsync(written.fileno())
     os.replace(draft, path)  # noqa: PTH105 (the point is that it replaces)
 
 
 def epochs_in(path: Path) -> int:
-    """Return after how many epochs a snapshot was taken; 0: there is none."""
+    """Return after how many epochs a snapshot was taken; 0: there is none that can be read."""
     if not path.is_file():
         return 0
-    with safe_open(path, framework="pt") as file:
-        return len(json.loads(file.metadata()[_RECORD])["history"])
+    try:
+        with safe_open(path, framework="pt") as file:
+            return len(json.loads(file.metadata()[_RECORD])["history"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        log.warning("a snapshot of the training is broken; it starts anew", file=str(path), error=str(error))
+        return 0
 
 
 def load_snapshot(path: Path, fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -75,7 +84,7 @@ def load_snapshot(path: Path, fit: Fit) -> tuple[dict[str, Any], dict[str, Tenso
     groups = fit.optimiser.state_dict()["param_groups"]
     fit.optimiser.load_state_dict({"state": state, "param_groups": groups})
     torch.set_rng_state(tensors["random"])
-    if fit.compute.device.type == "cuda":
+    if fit.compute.device.type == "cuda" and "random_cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random_cuda"], fit.compute.device)
     fit.steps = record.pop("steps")
     for rng, name in ((fit.rng, "rng"), (fit.own_rng, "own_rng")):

@@ -23,18 +23,25 @@ TEXTS = [
     "cast iron frying pan",
     "für Leute, die gern langsam frühstücken",
     "coffee " * 3000,
+    "beans, " * 10 + "a frying pan of cast iron " * 20,
 ]
 
 
 class FakeEndpoint(BaseHTTPRequestHandler):
     """Answers every request with the server's status, and vectors that tell how long each text is."""
 
+    def do_GET(self) -> None:
+        self._answer(200, {"data": [{"id": "all-MiniLM-L6-v2", "max_model_len": self.server.max_model_len}]})
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((body, self.headers.get("Authorization")))
         rows = [{"index": n, "embedding": [3.0, float(len(text))]} for n, text in enumerate(body["input"])]
-        answer = json.dumps({"data": rows[::-1]} if self.server.status == 200 else {"message": "no"}).encode()
-        self.send_response(self.server.status)
+        self._answer(self.server.status, {"data": rows[::-1]} if self.server.status == 200 else {"message": "no"})
+
+    def _answer(self, status: int, body: object) -> None:
+        answer = json.dumps(body).encode()
+        self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
@@ -46,7 +53,7 @@ class FakeEndpoint(BaseHTTPRequestHandler):
 @pytest.fixture
 def endpoint() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), FakeEndpoint)
-    server.status, server.asked = 200, []
+    server.status, server.asked, server.max_model_len = 200, [], None
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -66,6 +73,15 @@ def test_rows_come_back_in_order_with_length_1(endpoint: ThreadingHTTPServer):
     assert [len(body["input"]) for body, _ in endpoint.asked] == [1, 2, 1]
     assert {key for _, key in endpoint.asked} == {"Bearer secret"}
     assert encoder.encode([]).shape == (0, 2)
+
+
+@pytest.mark.parametrize(("max_model_len", "asked"), [(None, 100), (512, 100), (64, 64)])
+def test_texts_are_cut_as_the_data_set_says_or_the_model_must(
+    endpoint: ThreadingHTTPServer, max_model_len: int | None, asked: int
+):
+    endpoint.max_model_len = max_model_len
+    open_encoder(Embeddings(max_tokens=100), settings_of(endpoint)).encode(["a"])
+    assert {body["truncate_prompt_tokens"] for body, _ in endpoint.asked} == {asked}
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, EngineError), (400, EngineError), (503, TransientError)])
@@ -98,7 +114,10 @@ def test_real_vllm_pooling_server_gives_the_local_vectors(tmp_path: Path):
     }
     with background(log, environment, *command) as server:
         wait_for(f"http://127.0.0.1:{port}/health", server, log, timeout_s=200)
-        remote = open_encoder(Embeddings(), EncoderSettings(url=f"http://127.0.0.1:{port}/v1"))
-        vectors = remote.encode(TEXTS)
-    local = open_encoder(Embeddings(), EncoderSettings()).encode(TEXTS)
-    assert (vectors * local).sum(axis=1).min() >= 0.9999
+        configs = [Embeddings(), Embeddings(max_tokens=16), Embeddings(max_tokens=4_000)]
+        url = f"http://127.0.0.1:{port}/v1"
+        remote = [open_encoder(config, EncoderSettings(url=url)).encode(TEXTS) for config in configs]
+    for config, vectors in zip(configs, remote, strict=True):
+        local = open_encoder(config, EncoderSettings()).encode(TEXTS)
+        assert (vectors * local).sum(axis=1).min() >= 0.9999
+    assert (remote[0] * remote[1]).sum(axis=1).min() < 0.99

@@ -17,7 +17,7 @@ import pytest
 
 from semacdr.dataset import DatasetConfig, as_of, load_dataset
 from semacdr.errors import ConfigError, DataError
-from semacdr.interactions import ingest, raw_files, records
+from semacdr.interactions import check_raw_files, ingest, raw_files, records, sources
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
 from semacdr.settings import DuckDbSettings
@@ -496,7 +496,22 @@ def test_raw_files_lists_each_file_once_with_its_hash(tmp_path: Path):
     assert len(listed[0]["sha256"]) == 64
 
 
-@pytest.mark.parametrize("use", [raw_files, lambda config: run(config, config.folder / "out")])
+def test_raw_files_are_read_once_until_they_change_and_to_check_them_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[str] = []
+    monkeypatch.setattr(sources, "file_sha256", lambda path: read.append(path.name) or str(len(read)))
+    write_jsonl(tmp_path / "log.jsonl", [GOOD])
+    config = one_domain(tmp_path)
+    check_raw_files(config)
+    assert read == []
+    assert raw_files(config) == raw_files(config)
+    assert read == ["log.jsonl"]
+    write_jsonl(tmp_path / "log.jsonl", [GOOD, GOOD])
+    assert raw_files(config)[0]["sha256"] == "2"
+
+
+@pytest.mark.parametrize("use", [raw_files, check_raw_files, lambda config: run(config, config.folder / "out")])
 def test_raw_files_pattern_without_files_is_named_with_near_names(
     tmp_path: Path, use: Callable[[DatasetConfig], object]
 ):
@@ -515,9 +530,13 @@ def test_raw_files_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.
     def refuse(_: Path) -> str:
         raise PermissionError("no")
 
-    monkeypatch.setattr("semacdr.interactions.sources.file_sha256", refuse)
+    monkeypatch.setattr(sources, "file_sha256", refuse)
     with pytest.raises(ConfigError, match="cannot be read"):
         raw_files(one_domain(tmp_path))
+    config = one_domain(tmp_path)
+    monkeypatch.setattr(Path, "open", lambda *_: refuse(tmp_path))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        check_raw_files(config)
 
 
 def test_domain_without_interactions_has_items_and_no_events(tmp_path: Path):

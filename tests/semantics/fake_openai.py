@@ -42,6 +42,7 @@ class FakeOpenAiServer:
         self.behaviour = behaviour
         self.served = served
         self.tokenizes = tokenizes
+        self.tokenizer_is_down = False
         self.chats: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.keys: list[str | None] = []
@@ -61,6 +62,16 @@ class FakeOpenAiServer:
         finally:
             with self.lock:
                 self.in_flight -= 1
+
+    def tokenizer(self, path: str, body: dict[str, Any]) -> Reply:
+        """Reply to what is no chat; a token is a byte."""
+        if path == "/tokenize" and self.tokenizer_is_down:
+            return 503, {"error": {"message": "overloaded"}}
+        if path == "/tokenize" and self.tokenizes:
+            return 200, {"tokens": list(body["prompt"].encode())}
+        if path == "/detokenize" and self.tokenizes:
+            return 200, {"prompt": bytes(body["tokens"]).decode(errors="replace")}
+        return 404, {"error": {"message": "Not Found"}}
 
     @property
     def asked(self) -> list[str]:
@@ -90,14 +101,8 @@ def serving(fake: FakeOpenAiServer) -> Iterator[FakeOpenAiServer]:
                 number = len(fake.chats)
                 if self.path == "/v1/chat/completions":
                     fake.chats.append(body)
-            if self.path == "/tokenize" and fake.tokenizes:
-                self._reply(200, {"tokens": list(body["prompt"].encode())})  # a token is a byte
-            elif self.path == "/detokenize" and fake.tokenizes:
-                self._reply(200, {"prompt": bytes(body["tokens"]).decode(errors="replace")})
-            elif self.path == "/v1/chat/completions":
-                self._reply(*fake.answer(body, number))
-            else:
-                self._reply(404, {"error": {"message": "Not Found"}})
+            is_chat = self.path == "/v1/chat/completions"
+            self._reply(*(fake.answer(body, number) if is_chat else fake.tokenizer(self.path, body)))
 
         def _reply(self, status: int, body: object) -> None:
             if status == 0:  # a broken connection

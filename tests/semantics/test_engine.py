@@ -197,6 +197,20 @@ def test_generate_request_that_fails_alone_is_unanswered(fake_server: FakeOpenAi
     assert sum(chat["seed"] == 13 for chat in fake_server.chats) == MAX_TRIES
 
 
+def test_cut_that_is_not_answered_leaves_the_next_text_to_the_tokenizer(fake_server: FakeOpenAiServer):
+    async def work(engine: OpenAiEngine) -> str:
+        fake_server.tokenizer_is_down = True
+        bad = asyncio.create_task(engine.cut("a longer text", 10))
+        while not bad.done():
+            await generate(engine)
+        with pytest.raises(UnansweredError, match="overloaded"):
+            await bad
+        fake_server.tokenizer_is_down = False
+        return await engine.cut("鉄のフライパン", 10)
+
+    assert use([fake_server.url], work) == "鉄のフ"
+
+
 def test_generate_overloaded_server_is_asked_less_at_a_time(fake_server: FakeOpenAiServer):
     fake_server.behaviour = lambda _, number: completion() if number >= 16 else (429, {})
 

@@ -63,6 +63,7 @@ def fake_spec(folder: Path, mode: str = "answers", **changes: object) -> ServerS
     python.chmod(0o755)
     values = {
         "model": "owner/model",
+        "revision": "",
         "served_name": "model",
         "python": python,
         "gpu": False,
@@ -201,8 +202,8 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from semacdr.semantics import ServerSpec, VllmServer
-spec = ServerSpec(model=sys.argv[1], served_name="model", python=Path(sys.argv[2]), gpu=False, max_model_len=2048,
-                  start_timeout_s=300, log_folder=Path(sys.argv[3]))
+spec = ServerSpec(model=sys.argv[1], revision="", served_name="model", python=Path(sys.argv[2]), gpu=False,
+                  max_model_len=2048, start_timeout_s=300, log_folder=Path(sys.argv[3]))
 with VllmServer(spec) as server:
     print("group", server.group, flush=True)
     time.sleep(600)
@@ -243,6 +244,10 @@ def test_server_command_and_environment(tmp_path: Path, monkeypatch: pytest.Monk
     assert {"--enforce-eager", "--no-enable-chunked-prefill"} <= set(words)
     assert words[-2:] == ["--dtype", "float32"]
     assert "--enforce-eager" not in command(fake_spec(tmp_path, gpu=True), 1234)
+    assert "--revision" not in words
+    at_v2 = command(fake_spec(tmp_path, revision="v2"), 1234)
+    assert at_v2[at_v2.index("--revision") + 1] == at_v2[at_v2.index("--tokenizer-revision") + 1] == "v2"
+    assert "--revision" not in command(fake_spec(tmp_path, revision="v2", model=str(tmp_path)), 1234)
     assert not any("secret" in word for word in words)
     variables = environment(hub, "secret")
     assert variables["VLLM_API_KEY"] == "secret"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from semacdr.errors import SemacdrError, StoreError, TransientError
 from semacdr.semantics.responses import Record, Responses
 from semacdr.store import Store
+from semacdr.store import store as store_module
 from tests.processes import free_port
 from tests.s3 import S3Server
 from tests.store.actions import EVENTS, publish
@@ -179,6 +181,20 @@ def test_answers_are_shared_between_machines_also_after_a_failure(bucket: Bucket
         len(Responses(elsewhere(bucket, tmp_path / "third").responses).answered(record(n).key for n in (1, 2, 3))) == 3
     )
     assert len([key for key in bucket.list() if key.startswith("responses/")]) == 2
+
+
+def test_answers_reach_the_bucket_while_they_are_gathered(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a machine that is lost has asked for is not lost with it."""
+    monkeypatch.setattr(store_module, "PUSH_EVERY_S", 0.05)
+    store = bucket.open()
+    responses = Responses(store.responses)
+    with store.gathering_responses():
+        responses.put(record(1))
+        seen_from = (elsewhere(bucket, tmp_path / str(number)) for number in range(200))
+        assert any(Responses(other.responses).answered([record(1).key]) or time.sleep(0.05) for other in seen_from)
+    responses.close()
 
 
 def test_service_that_ignores_conditions_is_refused(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):

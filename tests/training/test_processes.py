@@ -116,7 +116,7 @@ def train_on_nodes(nodes: int, dataset: Path, inputs: Path, outputs: Path) -> Pa
         _, said = process.communicate()
         assert process.returncode == 0, said.decode()
     (weights,) = outputs.glob("*/checkpoint/model.safetensors")
-    assert not list(outputs.glob("*/*.snapshots"))
+    assert not list(outputs.glob("*/*.snapshots*"))
     return weights.parent
 
 

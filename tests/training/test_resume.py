@@ -3,14 +3,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from semacdr.model.checkpoint import load_checkpoint
 from semacdr.progress import Progress
-from semacdr.training.fit import Fit
+from semacdr.training.fit import Fit, FitInputs
 from semacdr.training.loop import Plan, fit_to_end
+from semacdr.training.snapshot import epochs_in, load_snapshot
 from semacdr.training.validation import Score
 from tests.training.test_fit import inputs_of
 
@@ -79,3 +81,30 @@ def drawn(folder: Path) -> tuple[int, ...]:
     """Count the points of some curves in TensorBoard's files."""
     (events,) = folder.rglob("events.*")
     return tuple(events.read_bytes().count(name) for name in (b"validation/ndcg_10", b"validation/hr_10", b"step/loss"))
+
+
+def cut_after_an_epoch(inputs: FitInputs, snapshot: Path) -> None:
+    fit_to_end(Fit(inputs, seed=0), Plan("train", 1, snapshot=snapshot), None, Progress())
+
+
+def test_snapshot_that_is_broken_is_none(wide_artifacts: dict[str, Path], tmp_path: Path):
+    inputs, snapshot = inputs_of(wide_artifacts), tmp_path / "snapshot.safetensors"
+    cut_after_an_epoch(inputs, snapshot)
+    assert epochs_in(snapshot) == 1
+    whole = snapshot.read_bytes()
+    for broken in (b"", whole[:5], whole[:500], whole[:-100]):
+        snapshot.write_bytes(broken)
+        assert epochs_in(snapshot) == 0
+    fit = Fit(inputs, seed=0)
+    outcome = fit_to_end(fit, Plan("train", 2, snapshot=snapshot), None, Progress())
+    assert (len(outcome.history), epochs_in(snapshot)) == (2, 2)
+
+
+def test_snapshot_of_a_cpu_is_gone_on_with_on_a_gpu(wide_artifacts: dict[str, Path], tmp_path: Path):
+    """No GPU is needed to see that nothing is looked for that a CPU does not leave."""
+    inputs, snapshot = inputs_of(wide_artifacts), tmp_path / "snapshot.safetensors"
+    cut_after_an_epoch(inputs, snapshot)
+    fit = Fit(inputs, seed=0)
+    fit.compute = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+    record, _ = load_snapshot(snapshot, fit)
+    assert len(record["history"]) == 1
