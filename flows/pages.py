@@ -17,6 +17,7 @@ from semacdr.errors import StoreError
 from semacdr.gate import GROUPS
 from semacdr.manifest import Manifest
 from semacdr.store import Artifact, Store
+from semacdr.store.promotion import PRODUCTION
 from semacdr.tables import REPORT_PAGE
 
 log = structlog.get_logger()
@@ -24,7 +25,6 @@ log = structlog.get_logger()
 GATE_REFUSED = "semacdr.gate.refused"
 """The event of each thing that the gate did not let through: a checkpoint, an index, recommendations."""
 SHOWN_METRICS = ("hr_10", "ndcg_10", "mrr")
-PRODUCTION = "production"
 
 
 def show(store: Store, artifacts: Mapping[str, Artifact]) -> None:
@@ -76,7 +76,8 @@ def _gate(store: Store, artifact: Artifact) -> None:
     checks = artifact.scan("gate_checks").collect().to_dicts()
     page = gate_markdown(manifest.reference, verdicts, checks)
     create_markdown_artifact(page, _key("gate", manifest), f"What `{manifest.reference}` let into production")
-    for name, reason in refusals(verdicts).items():
+    production = {name: store.aliases(manifest.dataset, name).get(PRODUCTION) for name in GROUPS}
+    for name, reason in refusals(verdicts, production).items():
         resource = {
             "prefect.resource.id": asset_key(store, manifest.dataset, name),
             "prefect.resource.name": f"{name} of {manifest.dataset}",
@@ -134,10 +135,19 @@ def report_uri(store: Store, report: Artifact) -> str:
     return f"{location if '://' in location else Path(location).resolve().as_uri()}/{REPORT_PAGE}"
 
 
-def refusals(verdicts: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the gate refused -> why; artifacts that go into production together share a verdict."""
-    by_name = {reference.partition("@")[0]: verdict for reference, verdict in verdicts.items()}
-    return {name: "; ".join(by_name[name]["reasons"]) for name in GROUPS if not by_name[name]["passed"]}
+def refusals(verdicts: Mapping[str, Any], production: Mapping[str, str | None]) -> dict[str, str]:
+    """Return what the gate keeps out -> why; artifacts that go into production together share a verdict.
+
+    Args:
+        verdicts: by reference.
+        production: the version of each artifact that is in production: somebody may have overridden the gate.
+    """
+    judged = {reference.partition("@")[::2]: verdict for reference, verdict in verdicts.items()}
+    return {
+        name: "; ".join(verdict["reasons"])
+        for (name, version), verdict in judged.items()
+        if name in GROUPS and not verdict["passed"] and production.get(name) != version
+    }
 
 
 def gate_markdown(reference: str, verdicts: Mapping[str, Any], checks: Iterable[Mapping[str, Any]]) -> str:

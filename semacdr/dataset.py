@@ -335,6 +335,12 @@ class DatasetConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _domains_are_not_called_like_figures_over_all(self) -> DatasetConfig:
+        if taken := sorted({"all", "macro"} & self.domains.keys()):
+            raise ValueError(f"domains: {taken[0]!r} is what figures over all domains are called: choose another name")
+        return self
+
+    @model_validator(mode="after")
     def _has_interactions(self) -> DatasetConfig:
         if all(domain.interactions is None for domain in self.domains.values()):
             raise ValueError("domains: at least one needs interactions, to learn from")

@@ -370,6 +370,7 @@ STAGES: tuple[Stage, ...] = (
         config=_ingest_config,
         sources=lambda context, _: {"files": interactions.raw_files(context.dataset)},
         run=_ingest,
+        revision=2,
     ),
     Stage(
         name="sequences",
@@ -447,7 +448,7 @@ STAGES: tuple[Stage, ...] = (
         sources=_gate_sources,
         run=_gate,
         settle=_admit,
-        revision=4,
+        revision=5,
     ),
     Stage(
         name="report",
@@ -520,7 +521,8 @@ def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
     for stage in stages:
         there = {m.name for m in store.manifests(dataset)}
         if changed := [name for name in stage.inputs if name in anew or name not in there]:
-            found[stage.name] = f"runs: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} made anew"
+            does = "runs, or keeps what it made" if stage.keeps else "runs"
+            found[stage.name] = f"{does}: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} made anew"
         elif _find_published(stage, context, _draft(stage, context, inputs := _inputs(stage, context))):
             found[stage.name] = "unchanged"
         elif stage.keeps and stage.keeps(context, inputs):
@@ -566,10 +568,7 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         check_contract(artifact.manifest.name, artifact.manifest.contract_version, artifact.reference)
     with _blamed(store, inputs):
         if not (refresh and stage.gather) and (known := _published(stage, context, drafted())):
-            bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
-            if stage.settle is not None and stage.settle(context, known):
-                rebuild_catalog(store)
-            return known
+            return _served(stage, context, known)
         if stage.keeps and not refresh and (kept := stage.keeps(context, inputs)):
             bound.info("kept", artifacts=[artifact.reference for artifact in kept.values()])
             return kept
@@ -578,17 +577,13 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         with context.turn(stage):
             # Another run may have done the work while this one waited.
             if _current_versions(stage, context) != before and (known := _published(stage, context, drafted())):
-                bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
-                if stage.settle is not None and stage.settle(context, known):
-                    rebuild_catalog(store)
-                return known
+                return _served(stage, context, known)
             if stage.gather is not None:
                 with store.gathering_responses():
                     stage.gather(context, inputs)
             draft = replace(drafted(), started=started)
             if stage.gather is not None and (known := _published(stage, context, draft)):
-                bound.info("unchanged", artifacts=[artifact.reference for artifact in known.values()])
-                return known
+                return _served(stage, context, known)
             with store.open_draft(draft, stage.outputs):
                 facts = stage.run(context, inputs, draft)
                 artifacts = store.publish(draft, facts)
@@ -648,6 +643,15 @@ def _refuse_broken(store: Store, inputs: Mapping[str, Artifact], *, whole: bool)
                 do=f"restore them, or remove {store.location(artifact.manifest)} and run again, which makes it anew;"
                 " `semacdr verify` lists all that is broken",
             )
+
+
+def _served(stage: Stage, context: Context, known: dict[str, Artifact]) -> dict[str, Artifact]:
+    """Say that what is published serves, and do what follows from it; return it."""
+    references = [artifact.reference for artifact in known.values()]
+    log.info("unchanged", stage=stage.name, dataset=context.dataset.name, artifacts=references)
+    if stage.settle is not None and stage.settle(context, known):
+        rebuild_catalog(context.store)
+    return known
 
 
 def _draft(stage: Stage, context: Context, inputs: Mapping[str, Artifact]) -> Draft:

@@ -323,7 +323,10 @@ class Metrics(Table):
     candidates = dy.String(
         primary_key=True, description="full: all of the domain but the history; sampled-999: drawn ones"
     )
-    fit = dy.String(primary_key=True, description="train: on training events; refit: on validation events, too")
+    fit = dy.String(
+        primary_key=True,
+        description="train: on training events; refit: and validation events; rolling: refit, counts to each target",
+    )
     part = dy.Enum(Part, primary_key=True, description="where the targets lie")
     seed = dy.Int64(primary_key=True, description="of the training run and of the order of ties")
     domain = dy.String(primary_key=True, description="of the targets, or macro")
@@ -461,9 +464,11 @@ the next number here. ``tests/test_tables.py`` fails on a change that is not com
 """
 
 REPORT_PAGE = "report.html"
+WHITENING_FILE = "whitening.safetensors"
+"""Of embeddings: what vectors are whitened by."""
 
 FILES: dict[str, dict[str, str]] = {
-    "embeddings": {"whitening.safetensors": "per view, `<view>.mean` and `<view>.components`"},
+    "embeddings": {WHITENING_FILE: "per view, `<view>.mean` and `<view>.components`"},
     "index": {
         "<domain>/<view>.faiss": "inner-product index of the view's vectors",
         "index.json": "each index's kind, recall, and how it came about",

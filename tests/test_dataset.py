@@ -104,6 +104,13 @@ def test_load_dataset_all_faults_are_listed_at_once(tmp_path: Path):
     assert "training.seeds" in message
 
 
+@pytest.mark.parametrize("name", ["all", "macro"])
+def test_load_dataset_domain_called_like_a_figure_over_all_is_refused(tmp_path: Path, name: str):
+    (tmp_path / "dataset.toml").write_text(SMALL.replace("domains.a", f"domains.{name}"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"'{name}' is what figures over all domains are called"):
+        load_dataset(tmp_path)
+
+
 def test_load_dataset_import_into_unknown_domain_is_named(tmp_path: Path):
     text = f'{SMALL}[[semantics.imports]]\nfile = "x.parquet"\nmodel = "m"\ndomains = {{ Food = "b" }}\n'
     message = fails(tmp_path, text)

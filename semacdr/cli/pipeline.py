@@ -33,8 +33,8 @@ from semacdr.terminal import open_console
     "--refresh",
     metavar="STAGE",
     multiple=True,
-    help="Run a stage although nothing changed: semantics spends another budget, training trains anew,"
-    " evaluation ranks today's targets.",
+    help="Spend another budget in semantics although nothing changed; in training and evaluation make anew what"
+    " would be kept for training.max_age_days.",
 )
 @click.option(
     "--until",

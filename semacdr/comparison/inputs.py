@@ -13,9 +13,9 @@ from semacdr.comparison.own_words import own_words
 from semacdr.comparison.rows import Row, Source, Texts
 from semacdr.comparison.sources import alone
 from semacdr.dataset import Protocol, Split
-from semacdr.evaluation.stage import read_items
 from semacdr.evaluation.task import Setting, Task
 from semacdr.model.histories import read_events
+from semacdr.model.titles import read_titles
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.pipeline import Context
 from semacdr.store import Artifact
@@ -34,7 +34,7 @@ class Prepared:
 
     def task(self, setting: Setting) -> Task:
         """Return the task of the row's own sequences."""
-        items = read_items(self.folders["items"])
+        items = read_titles(self.folders["items"])
         vocabulary = Vocabulary.of_items(items)
         return Task(setting, vocabulary, items, read_events(self.folders["sequences"], vocabulary))
 

@@ -21,11 +21,10 @@ from semacdr.manifest import Facts
 from semacdr.progress import Progress
 from semacdr.settings import EncoderSettings
 from semacdr.spread import Advance, Shard, Spread, here
-from semacdr.tables import Part, View, table_files
+from semacdr.tables import WHITENING_FILE, Part, View, table_files
 
 log = structlog.get_logger()
 
-WHITENING_FILE = "whitening.safetensors"
 SHARD_TEXTS = 512
 """Texts encoded together. The last digits of a vector depend on the texts beside it and on the number of threads, so a
 run that goes on after a kill has the same shards as one that was not killed: whole ones are kept, in their order."""

@@ -8,7 +8,6 @@ import structlog
 import torch
 
 from semacdr.dataset import Protocol
-from semacdr.errors import DataError
 from semacdr.evaluation.floors import FLOORS, choose
 from semacdr.evaluation.results import described, headline, metric_rows, rank, rank_rows, write_tables
 from semacdr.evaluation.task import Setting, Task
@@ -18,8 +17,9 @@ from semacdr.model.checkpoint import load_checkpoint
 from semacdr.model.growth import grow
 from semacdr.model.histories import read_events
 from semacdr.model.ranking import Scorer
+from semacdr.model.titles import read_titles
 from semacdr.progress import Progress
-from semacdr.tables import Candidates, FitOn, table_files
+from semacdr.tables import Candidates, FitOn
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ def evaluate(
 
 def _evaluate(protocol: Protocol, inputs: Mapping[str, Path], output: Path, seed: int, progress: Progress) -> Facts:
     loaded = load_checkpoint(inputs["checkpoint"])
-    items = read_items(inputs["items"])
+    items = read_titles(inputs["items"])
     if "trained_embeddings" in inputs:
         loaded = grow(loaded, items, inputs).model
     loaded.check_items(items)
@@ -92,16 +92,3 @@ def _evaluate(protocol: Protocol, inputs: Mapping[str, Path], output: Path, seed
         metrics=metrics,
         seed=seed,
     )
-
-
-def read_items(folder: Path) -> pl.DataFrame:
-    """Return domain, item_id and title of all items.
-
-    Raises:
-        DataError: the folder holds none.
-    """
-    files = table_files(folder, "items")
-    if not files:
-        raise DataError("items: table items has no file", expected=f"items.parquet in {folder}", do="run ingest again")
-    columns = ["domain", "item_id", "title"]
-    return pl.concat(pl.read_parquet(file, columns=columns, hive_partitioning=False) for file in files)

@@ -24,15 +24,24 @@ def full_lists(
     items: pl.LazyFrame,
     top_k: int,
 ) -> dict[str, float]:
-    """Return, per domain, the share of users with ``top_k`` ranks, or half as many as items that they have not had."""
+    """Return, per domain, the share of users with ``top_k`` ranks, or half as many as items that they have not had.
+
+    Args:
+        recommendations: the lists.
+        user_vectors: of all users who were to get some.
+        sequences: what they have had.
+        items: that may be recommended.
+        top_k: how many were asked for.
+    """
     keys = ["user_id", "domain"]
     counts = items.group_by("domain").agg(num_items=pl.len().cast(pl.Int64))
     wanted = pl.min_horizontal(pl.col("num_items") // 2, top_k)
     full = recommendations.join(counts, on="domain").filter(pl.col("rank") == wanted).select(keys)
     short = user_vectors.select(keys).join(full, on=keys, how="anti")
     histories = sequences.select("user_id", "domains", "item_ids").join(short, on="user_id", how="semi")
-    events = histories.explode("domains", "item_ids")
-    had = events.group_by("user_id", domain="domains").agg(had=pl.col("item_ids").n_unique())
+    events = histories.explode("domains", "item_ids").rename({"domains": "domain", "item_ids": "item_id"})
+    of_these = events.join(items, on=["domain", "item_id"], how="semi")
+    had = of_these.group_by(keys).agg(had=pl.col("item_id").n_unique())
     ranks = recommendations.join(short, on=keys, how="semi").group_by(keys).agg(ranks=pl.len())
     known = short.join(had, on=keys, how="left").join(ranks, on=keys, how="left").join(counts, on="domain")
     left = pl.col("num_items") - pl.col("had").fill_null(0)

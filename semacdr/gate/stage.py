@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import structlog
 
+from semacdr.availability import available
 from semacdr.dataset import Gate
 from semacdr.gate.lists import TOP, coverage, full_lists, overlap
 from semacdr.gate.ranks import paired_ndcg, worse_share
@@ -167,7 +168,8 @@ def _of_recommendations(
     sequences = candidate.artifacts["sequences"].scan()
     items = candidate.artifacts["items"].scan()
     top_k = int(new.manifest.details["top_k"])
-    for domain, share in full_lists(new.scan(), users, sequences, items, top_k).items():
+    offered = available(items.collect(), new.manifest.config["recommendations"]["availability"]).lazy()
+    for domain, share in full_lists(new.scan(), users, sequences, offered, top_k).items():
         least = config.min_full_lists
         reason = f"{domain}: {share:.1%} of users have a full list (at least {least:.0%})"
         yield _Check(group, "full_lists", domain, share, None, least, share >= least, reason)

@@ -15,9 +15,9 @@ from semacdr.errors import DataError, examples
 from semacdr.leaks.texts import WrittenTexts, text_finding
 from semacdr.model.histories import PART_CODE, Events, IntArray, Queries, Visibility, queries_of_targets
 from semacdr.model.ranking import is_repeat
-from semacdr.model.text_vectors import WHITENING_FILE, TextVectors
+from semacdr.model.text_vectors import TextVectors
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import FitOn, Part, View
+from semacdr.tables import WHITENING_FILE, FitOn, Part, View
 
 log = structlog.get_logger()
 

@@ -73,7 +73,8 @@ class Memory:
     time_s: IntArray
     titles: Titles
     text: Mapping[View, FloatArray]
-    """Vectors of length 1 by ``item_index``, the mean of the fit's items taken out."""
+    """Vectors of length 1 by ``item_index``, the mean of the catalogue's taken out: a catalogue is known before its
+    items are taken, and the mean says nothing of who takes them."""
     text_mean: Mapping[View, FloatArray]
     bounds: tuple[tuple[int, int], ...]
     mixed: bool

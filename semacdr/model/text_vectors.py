@@ -18,9 +18,8 @@ from torch import Tensor
 from semacdr.errors import DataError, StoreError
 from semacdr.model.config import ModelConfig
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import View, table_files
+from semacdr.tables import WHITENING_FILE, View, table_files
 
-WHITENING_FILE = "whitening.safetensors"
 ZSCORE_FLOOR = 1e-3
 """Smallest variance that is divided by, as a share of the mean one (the floor of PCA whitening: research 5.1)."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ import polars as pl
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from semacdr.errors import DataError
 from semacdr.model.histories import IntArray
 from semacdr.model.popularity import FloatArray
 from semacdr.model.vocabulary import Vocabulary
+from semacdr.tables import table_files
 
 SIMILAR, LEAST_SIMILAR = 10, 0.2
 """How many items of a domain count as similar to one of them, and the least cosine of their titles."""
@@ -31,7 +34,7 @@ class Titles:
     """The titles of all items."""
 
     words: tuple[str, ...]
-    """Of the titles of the fit's items: a column each."""
+    """Of the titles of all items when the model was trained, those that nobody had taken, too: a column each."""
     idf: FloatArray
     tfidf_RV: sparse.csr_matrix
     """By ``item_index``, rows of length 1 (or 0: no title)."""
@@ -96,6 +99,19 @@ class Titles:
             tfidf_RV=_matrix("title", arrays, (size, max(len(words), 1))),
             similar_RR=_matrix("similar", arrays, (size, size)),
         )
+
+
+def read_titles(items: Path) -> pl.DataFrame:
+    """Return domain, item_id and title of all items of an artifact.
+
+    Raises:
+        DataError: it holds none.
+    """
+    files = table_files(items, "items")
+    if not files:
+        raise DataError("items: table items has no file", expected=f"items.parquet in {items}", do="run ingest again")
+    columns = ["domain", "item_id", "title"]
+    return pl.concat(pl.read_parquet(file, columns=columns, hive_partitioning=False) for file in files)
 
 
 def title_texts(titles: pl.DataFrame, vocabulary: Vocabulary) -> list[str]:

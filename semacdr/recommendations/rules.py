@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
 from torch import Tensor
 
-from semacdr.errors import ConfigError, DataError, examples
+from semacdr.availability import available
+from semacdr.errors import DataError, examples
 from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, Queries, ragged
 from semacdr.model.vocabulary import Vocabulary
 
@@ -23,21 +23,21 @@ def available_items(items: pl.DataFrame, condition: str | None, vocabulary: Voca
 
     Args:
         items: the ``items`` table; what it lacks is not available.
-        condition: SQL over its columns, such as ``price < 100 or domain = 'books'``; None: all of them.
+        condition: SQL over its columns; None: all of them.
         vocabulary: of the model.
 
     Raises:
         ConfigError: DuckDB refuses the condition.
         DataError: it leaves no item of a domain.
     """
-    kept = items if condition is None else _kept(items, condition)
+    kept = available(items, condition)
     known = kept.select("domain", "item_id").join(vocabulary.table, on=["domain", "item_id"], how="inner")
-    available = np.zeros(vocabulary.num_items + 1, bool)
-    available[known["item_index"].to_numpy()] = True
+    is_available = np.zeros(vocabulary.num_items + 1, bool)
+    is_available[known["item_index"].to_numpy()] = True
     empty = [
         domain
         for domain, (start, stop) in zip(vocabulary.domains, vocabulary.bounds, strict=True)
-        if not available[start:stop].any()
+        if not is_available[start:stop].any()
     ]
     if empty:
         raise DataError(
@@ -46,21 +46,7 @@ def available_items(items: pl.DataFrame, condition: str | None, vocabulary: Voca
             expected="at least one item of each domain",
             do="mend recommendations.availability in the data set's TOML",
         )
-    return available
-
-
-def _kept(items: pl.DataFrame, condition: str) -> pl.DataFrame:
-    with duckdb.connect(config={"enable_external_access": False, "lock_configuration": True}) as connection:
-        try:
-            kept: pl.DataFrame = connection.from_arrow(items.to_arrow()).filter(condition).pl()
-        except duckdb.Error as error:
-            raise ConfigError(
-                "recommendations.availability is no condition on items",
-                found=f"{condition}: {str(error).splitlines()[0]}",
-                expected="SQL over the columns of items (docs/tables.md), such as: price is not null",
-                do="mend it in the data set's TOML",
-            ) from error
-    return kept
+    return is_available
 
 
 def among_items(among: list[tuple[str, str]], vocabulary: Vocabulary, domain: str) -> BoolArray:

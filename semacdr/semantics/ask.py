@@ -10,7 +10,7 @@ import structlog
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import EngineError
 from semacdr.semantics.accept import UNREADABLE, Texts
-from semacdr.semantics.engine import CHARS_PER_TOKEN, Answer, Engine, RequestRefusedError
+from semacdr.semantics.engine import MOST_CHARS_PER_TOKEN, Answer, Engine, RequestRefusedError
 from semacdr.semantics.items import words_of
 from semacdr.semantics.judge import Judge
 from semacdr.semantics.models import ModelIdentity
@@ -47,7 +47,7 @@ class Asker:
             TransientError: see ``Engine``.
         """
         most = self.settings.max_item_tokens
-        text = await engine.cut(clean_item_text(row["text"][: most * CHARS_PER_TOKEN]), most)
+        text = await engine.cut(clean_item_text(row["text"][: most * MOST_CHARS_PER_TOKEN]), most)
         if not text:
             return self._record(row, "no readable text", None)
         messages = self._chat(row["domain"], text)

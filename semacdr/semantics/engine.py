@@ -12,7 +12,7 @@ from semacdr.errors import EngineError
 from semacdr.semantics.prompt import Messages
 from semacdr.semantics.replicas import Server
 
-CHARS_PER_TOKEN = 32
+MOST_CHARS_PER_TOKEN = 32
 """Longer texts are cut to this many characters a token before they are counted; no text is denser in practice."""
 
 

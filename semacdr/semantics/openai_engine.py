@@ -16,7 +16,7 @@ import structlog
 
 from semacdr.errors import EngineError, TransientError, close_names
 from semacdr.semantics.engine import (
-    CHARS_PER_TOKEN,
+    MOST_CHARS_PER_TOKEN,
     Answer,
     Decoding,
     Endpoints,
@@ -135,7 +135,7 @@ class OpenAiEngine:
         """
         if len(text.encode()) <= max_tokens:
             return text
-        text = text[: max_tokens * CHARS_PER_TOKEN]
+        text = text[: max_tokens * MOST_CHARS_PER_TOKEN]
         if not self._tokenizes:
             return text[:max_tokens]
         question = {"model": self.model, "prompt": text, "add_special_tokens": False}

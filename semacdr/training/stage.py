@@ -23,9 +23,10 @@ from semacdr.model.experts import Memory
 from semacdr.model.histories import Events, Visibility, queries_of_targets, read_events
 from semacdr.model.scorer import Scoring
 from semacdr.model.text_vectors import read_text_vectors
+from semacdr.model.titles import read_titles
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.progress import Progress
-from semacdr.tables import FitOn, History, Part, Steps, table_files
+from semacdr.tables import FitOn, History, Part, Steps
 from semacdr.training.compute import Compute
 from semacdr.training.fit import Fit, FitInputs, share_of_process
 from semacdr.training.gate import CrossFitted, cross_fitted_gate
@@ -153,7 +154,7 @@ def validate_config(config: Training, split: Split, inputs: Mapping[str, Path], 
 def _fit_inputs(config: Training, split: Split, inputs: Mapping[str, Path]) -> tuple[FitInputs, Events]:
     """What the fit ``train`` sees, and all events."""
     model_config = load_preset(config.preset, config.overrides)
-    titles = _read_items(inputs["items"])
+    titles = read_titles(inputs["items"])
     vocabulary = Vocabulary.of_items(titles)
     events = read_events(inputs["sequences"], vocabulary)
     visibility = Visibility(split.protocol)
@@ -268,15 +269,6 @@ def _scoring(inputs: FitInputs, gate: CrossFitted | None) -> Scoring | None:
     if gate is None:
         return None
     return Scoring.of(inputs.config.experts, _memory(inputs, mixed=gate.mixed), gate.gate)
-
-
-def _read_items(folder: Path) -> pl.DataFrame:
-    files = table_files(folder, "items")
-    if not files:
-        raise DataError("items: table items has no file", expected=f"items.parquet in {folder}", do="run ingest again")
-    return pl.concat(
-        pl.read_parquet(file, columns=["domain", "item_id", "title"], hive_partitioning=False) for file in files
-    )
 
 
 def _check_parts(events: Events, visibility: Visibility) -> None:

@@ -32,7 +32,10 @@ def test_refusal_of_what_goes_together_is_told_once():
     passed, refused = {"passed": True, "reasons": []}, {"passed": False, "reasons": ["food: fell", "kitchen: fell"]}
     verdicts = {"checkpoint@1": passed, "index@2": passed}
     verdicts |= {f"{name}@3": refused for name in ("recommendations", "user_vectors", "item_vectors")}
-    assert refusals(verdicts) == {"recommendations": "food: fell; kitchen: fell"}
+    told = {"recommendations": "food: fell; kitchen: fell"}
+    assert refusals(verdicts, {"recommendations": "2"}) == refusals(verdicts, {}) == told
+    # Somebody has overridden the gate.
+    assert refusals(verdicts, {"recommendations": "3"}) == {}
 
 
 class Evaluation(Artifact):
