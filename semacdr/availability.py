@@ -8,14 +8,12 @@ import polars as pl
 from semacdr.errors import ConfigError
 
 
-def available(items: pl.DataFrame, condition: str | None) -> pl.DataFrame:
-    """Return the items that meet a condition, such as ``price < 100 or domain <> 'books'``; None: all of them.
+def available(items: pl.DataFrame, condition: str) -> pl.DataFrame:
+    """Return the items that meet a condition, such as ``price < 100 or domain <> 'books'``.
 
     Raises:
         ConfigError: DuckDB refuses the condition.
     """
-    if condition is None:
-        return items
     with duckdb.connect(config={"enable_external_access": False, "lock_configuration": True}) as connection:
         try:
             kept: pl.DataFrame = connection.from_arrow(items.to_arrow()).filter(condition).pl()

@@ -49,11 +49,9 @@ class LocalEncoder:
         from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
         disable_progress_bar()
-
+        weights = locate(config.encoder)
         try:
-            self._model = SentenceTransformer(
-                weights := locate(config.encoder), revision=_hub_revision(config, weights)
-            )
+            self._model = SentenceTransformer(weights, revision=_hub_revision(config, weights))
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(
                 f"{config.encoder!r} is no sentence-transformers model",

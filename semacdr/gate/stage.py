@@ -168,7 +168,8 @@ def _of_recommendations(
     sequences = candidate.artifacts["sequences"].scan()
     items = candidate.artifacts["items"].scan()
     top_k = int(new.manifest.details["top_k"])
-    offered = available(items.collect(), new.manifest.config["recommendations"]["availability"]).lazy()
+    condition = new.manifest.config["recommendations"]["availability"]
+    offered = items if condition is None else available(items.collect(), condition).lazy()
     for domain, share in full_lists(new.scan(), users, sequences, offered, top_k).items():
         least = config.min_full_lists
         reason = f"{domain}: {share:.1%} of users have a full list (at least {least:.0%})"

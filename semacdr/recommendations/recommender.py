@@ -210,7 +210,7 @@ class Recommender:
             (user, event[2] if len(event) == 3 else self.as_of_s - num_events + place, event[:2])  # noqa: PLR2004
             for place, event in enumerate(history)
         ]
-        if late := [row for row in timed if row[1] >= LAST_TIMESTAMP_S]:
+        if late := [row for row in timed if row[1] >= max(LAST_TIMESTAMP_S, self.as_of_s)]:
             raise DataError(
                 "the time of an event is beyond 2100",
                 found=f"{':'.join(late[0][2])} at {late[0][1]}",

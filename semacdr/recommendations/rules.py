@@ -30,7 +30,7 @@ def available_items(items: pl.DataFrame, condition: str | None, vocabulary: Voca
         ConfigError: DuckDB refuses the condition.
         DataError: it leaves no item of a domain.
     """
-    kept = available(items, condition)
+    kept = items if condition is None else available(items, condition)
     known = kept.select("domain", "item_id").join(vocabulary.table, on=["domain", "item_id"], how="inner")
     is_available = np.zeros(vocabulary.num_items + 1, bool)
     is_available[known["item_index"].to_numpy()] = True
