@@ -37,6 +37,8 @@ class Source(Frozen):
     """Paths or globs, relative to the data set's TOML."""
     format: Literal["jsonl", "csv", "parquet"] = "jsonl"
     """Not given: by the names' ends. ``jsonl`` and ``csv`` may be gzipped, in a file whose name ends in ``.gz``."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """Of ``csv``; not given: a tab where ``.tsv`` is in the name, else a comma."""
     columns: dict[str, str]
     """Our column name -> the field's name in the files."""
 
@@ -112,9 +114,15 @@ class Filters(Frozen):
     """Events from this time on are rejected."""
     max_reject_share: float = Field(default=0.05, ge=0, le=1)
     """Share of a domain's raw records that may be rejected before ingest fails."""
-    until: date | None = None
+    until: date | None = Field(default=None, lt=date(2100, 1, 1))
     """The last day (UTC) whose events count: later ones are left out as if they had not come yet, and with them the
     items that no event up to then names. None: no such day."""
+
+    @model_validator(mode="after")
+    def _leave_some_time(self) -> Filters:
+        if self.min_timestamp_s >= self.max_timestamp_s:
+            raise ValueError("min_timestamp_s is not before max_timestamp_s: no event could be accepted")
+        return self
 
     @property
     def until_s(self) -> int | None:
@@ -364,7 +372,7 @@ def load_dataset(reference: str | Path, search: tuple[Path, ...] = (Path("exampl
     """
     path = _find(str(reference), search)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML", found=error, do="mend the line that is named") from error
     try:
@@ -399,7 +407,7 @@ def refuse_namesake(config: DatasetConfig, search: tuple[Path, ...]) -> None:
     """
     for path in (path for folder in search for path in sorted(folder.glob(f"*/{FILE_NAME}"))):
         try:
-            other = tomllib.loads(path.read_text(encoding="utf-8")).get("name")
+            other = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("name")
         except (tomllib.TOMLDecodeError, UnicodeDecodeError):
             continue  # says so when it is loaded
         if other == config.name and path.parent.resolve() != config.folder:

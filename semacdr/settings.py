@@ -7,9 +7,10 @@ every answer. Read once, at the entry point, from ``semacdr.toml`` in the workin
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -21,7 +22,7 @@ from pydantic_settings import (
 )
 
 from semacdr.dataset import config_error
-from semacdr.errors import ConfigError
+from semacdr.errors import ConfigError, close_names
 
 
 class DuckDbSettings(BaseModel):
@@ -40,7 +41,7 @@ class LlmSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    urls: tuple[str, ...] = ()
+    urls: tuple[Annotated[str, Field(pattern="^https?://.")], ...] = ()
     """OpenAI-compatible endpoints (``http://host:8000/v1``); empty: a server is started on this machine."""
     api_key: SecretStr | None = None
     """Of the endpoints; best set as ``SEMACDR_LLM__API_KEY``."""
@@ -80,6 +81,10 @@ class EncoderSettings(BaseModel):
     batch_size: int = Field(default=64, ge=1)
 
 
+OTHER_VARIABLES = frozenset({"SEMACDR_ALERT_WEBHOOK", "SEMACDR_GPU_POOL", "SEMACDR_CHAOS_KILLS", "SEMACDR_CHAOS_SEED"})
+"""Read by what sets Prefect up, and by tests."""
+
+
 class Settings(BaseSettings):
     """The one settings tree."""
 
@@ -91,7 +96,7 @@ class Settings(BaseSettings):
         toml_file="semacdr.toml",
     )
 
-    store: str = "store"
+    store: str = Field(default="store", min_length=1)
     """Where artifacts are published: a folder, or ``s3://bucket/prefix``."""
     cache: Path = Path(".cache")
     """What can be made again: converted models."""
@@ -144,6 +149,7 @@ def load_settings(**overrides: object) -> Settings:
         ConfigError: an unknown key or an impossible value.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    _refuse_unknown_variables()
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -157,3 +163,16 @@ def load_settings(**overrides: object) -> Settings:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("semacdr.toml is not TOML", found=error, do="mend the line that is named") from error
+
+
+def _refuse_unknown_variables() -> None:
+    """Look for slips of the pen in the environment, which pydantic takes for variables of somebody else."""
+    known = {f"SEMACDR_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    given = {name.upper().partition("__")[0] for name in os.environ if name.upper().startswith("SEMACDR_")}
+    if unknown := sorted(given - known):
+        raise ConfigError(
+            f"no setting is called {unknown[0]}",
+            found="a variable of the environment",
+            expected=close_names(unknown[0], known),
+            do="mend it, or unset it",
+        )

@@ -17,7 +17,7 @@ from semacdr.cli.recommend import recommend
 from semacdr.cli.report import report
 from semacdr.cli.semantics import semantics
 from semacdr.cli.upkeep import catalog, prune, verify
-from semacdr.errors import SemacdrError
+from semacdr.errors import ConfigError, SemacdrError
 from semacdr.logs import configure_logging
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
@@ -36,17 +36,28 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's own signature)
         try:
             return super().invoke(ctx)
-        except SemacdrError as error:
-            if ctx.params.get("debug"):
+        except (SemacdrError, OSError) as error:
+            # One without a file, such as a broken pipe, is click's own to handle.
+            if ctx.params.get("debug") or (isinstance(error, OSError) and error.filename is None):
                 raise
-            click.secho(type(error).__name__, fg="red", bold=True, err=True)
-            click.echo(str(error), err=True)
-            ctx.exit(error.exit_code)
+            told = error if isinstance(error, SemacdrError) else _of_file(error)
+            click.secho(type(told).__name__, fg="red", bold=True, err=True)
+            click.echo(str(told), err=True)
+            ctx.exit(told.exit_code)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, commands in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(command.name or "", command.get_short_help_str(160)) for command in commands])
+
+
+def _of_file(error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{error.filename} cannot be used",
+        found=error.strerror,
+        expected="a file or folder that this user may read, and write where something is made",
+        do="mend the path or its permissions; --debug before the command shows where it was wanted",
+    )
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

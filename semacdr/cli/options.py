@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from semacdr.errors import ConfigError, close_names
+from semacdr.errors import ConfigError, StoreError, close_names
 from semacdr.settings import load_settings
 from semacdr.store import CURRENT, Artifact, Store
 from semacdr.store.names import check_alias, check_artifact, check_version, is_version
@@ -19,6 +19,22 @@ def open_store(store: str | None) -> Store:
     """Return the store that the option, the settings or the environment name."""
     settings = load_settings(store=store)
     return Store(settings.store, settings.cache)
+
+
+def open_existing_store(store: str | None) -> Store:
+    """Return the store that the option, the settings or the environment name.
+
+    Raises:
+        StoreError: there is none.
+    """
+    opened = open_store(store)
+    if not opened.exists():
+        raise StoreError(
+            f"no store at {opened.uri}",
+            expected="one that a run has published into",
+            do="name it with --store, SEMACDR_STORE or semacdr.toml",
+        )
+    return opened
 
 
 def find_artifact(store: Store, reference: str, dataset: str | None) -> Artifact:

@@ -11,6 +11,14 @@ from semacdr.cli.options import STORE_OPTION, open_store
 from semacdr.errors import ConfigError, StoreError
 from semacdr.store.remote import let_read
 
+_WRITES = {
+    duckdb.StatementType.ATTACH,
+    duckdb.StatementType.COPY,
+    duckdb.StatementType.COPY_DATABASE,
+    duckdb.StatementType.EXPORT,
+}
+"""The catalog is opened to be read, but these could write beside it: into the files of the store."""
+
 
 @click.command()
 @click.argument("query")
@@ -37,23 +45,48 @@ def sql(query: str, csv: bool, store: str | None) -> None:
             do="run `semacdr run DATASET` or `semacdr catalog rebuild`, or name another --store",
         )
     text = _read(Path(query)) if query.endswith(".sql") and " " not in query else query
-    with duckdb.connect(str(catalog), read_only=True) as connection:
+    with _opened(catalog) as connection:
         let_read(connection, opened.uri)
         # Or the name of a variable of ours would be a table.
         connection.execute("set python_enable_replacements = false")
         try:
-            result = connection.sql(text)
+            statements = connection.extract_statements(text)
+            _refuse_what_writes(statements)
+            for statement in statements:
+                result = connection.sql(statement.query)
+                if result is not None:
+                    # A list or a struct has no place in a CSV but as its text.
+                    shown = result.select("columns(*)::varchar").pl().write_csv() if csv else f"{result}\n"
+                    click.echo(shown, nl=False)
         except duckdb.Error as error:
             raise ConfigError(
                 "DuckDB refuses the query", found=error, do="`semacdr sql 'show tables'` lists the views"
             ) from error
-        if result is None:
-            return
-        if csv:
-            # A list or a struct has no place in a CSV but as its text.
-            click.echo(result.select("columns(*)::varchar").pl().write_csv(), nl=False)
-        else:
-            click.echo(str(result))
+
+
+def _opened(catalog: Path) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(catalog), read_only=True)
+    except duckdb.Error as error:
+        raise StoreError(
+            f"the catalog {catalog} cannot be opened",
+            found=str(error).splitlines()[0],
+            do="close what has it open for writing, or make it anew: `semacdr catalog rebuild`",
+        ) from error
+
+
+def _refuse_what_writes(statements: list[duckdb.Statement]) -> None:
+    if not statements:
+        raise ConfigError(
+            "no query", expected="SQL, or the path of a .sql file", do='such as: semacdr sql "from artifacts"'
+        )
+    if writing := [str(one.type).rpartition(".")[2] for one in statements if one.type in _WRITES]:
+        raise ConfigError(
+            "`semacdr sql` looks and does not write",
+            found=", ".join(writing),
+            expected="queries",
+            do="use --csv for a file, or another client of DuckDB on the catalog",
+        )
 
 
 def _read(path: Path) -> str:

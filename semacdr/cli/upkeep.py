@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime
 
@@ -9,7 +10,8 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from semacdr.cli.options import DATASET_OPTION, STORE_OPTION, find_artifact, find_dataset, open_store
+from semacdr.cli.options import DATASET_OPTION, STORE_OPTION, find_artifact, find_dataset, open_existing_store
+from semacdr.errors import ConfigError
 from semacdr.store import rebuild_catalog
 from semacdr.store.prune import Prune, carry_out, plan_prune
 from semacdr.store.retention import DEFAULT_KEEP_LAST, Rule
@@ -32,7 +34,7 @@ def verify(reference: str | None, dataset: str | None, store: str | None) -> Non
     semacdr verify
     semacdr verify checkpoint@production
     """
-    opened = open_store(store)
+    opened = open_existing_store(store)
     if reference is None:
         findings = verify_store(opened, dataset or "*")
     elif "@" in reference:
@@ -73,7 +75,11 @@ def prune(keep_last: int, keep_days: float | None, grace_hours: float, yes: bool
     semacdr prune                               show what would go
     semacdr prune --keep-last 5 --keep-days 30 --yes
     """
-    opened = open_store(store)
+    if keep_days is not None and not math.isfinite(keep_days):
+        raise ConfigError(
+            "--keep-days", found=keep_days, expected="a number of days", do="leave it out to keep none by age"
+        )
+    opened = open_existing_store(store)
     rule = Rule(keep_last=keep_last, keep_days=keep_days)
     plan = plan_prune(opened, rule, grace_s=grace_hours * 3600, now=datetime.now(UTC))
     if plan.manifests or plan.leftovers:
@@ -104,7 +110,7 @@ def rebuild(store: str | None) -> None:
     \b
     semacdr catalog rebuild --store /data/store
     """
-    opened = open_store(store)
+    opened = open_existing_store(store)
     started = time.monotonic()
     path = rebuild_catalog(opened)
     click.echo(f"{path}: {len(opened.manifests()):,} versions in {time.monotonic() - started:.1f} s")

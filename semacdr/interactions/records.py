@@ -12,6 +12,7 @@ import gzip
 import io
 import itertools
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from isal import igzip, isal_zlib
 
@@ -117,7 +119,7 @@ def field_names(path: Path, source: Source) -> list[str]:
         DataError: the file is broken.
     """
     if source.format == "csv":
-        return _header(path, _csv_reader(path, lambda _: None))
+        return _header(path, _csv_reader(path, source, lambda _: None))
     try:
         return list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
@@ -148,6 +150,7 @@ def _blocks(path: Path, advance: Advance, ends: tuple[bytes, ...] = (b"\n",)) ->
             advance(raw.tell() - position)
             position = raw.tell()
             if first:
+                _refuse_foreign(path, block)
                 block, first = block.removeprefix(b"\xef\xbb\xbf"), False
             if len(carry) > MAX_LINE_BYTES:
                 found = [at for end in ends if (at := block.find(end)) >= 0]
@@ -161,6 +164,30 @@ def _blocks(path: Path, advance: Advance, ends: tuple[bytes, ...] = (b"\n",)) ->
                 yield block[:cut]
         if carry:
             yield carry
+
+
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive (or an Excel file)",
+    b"BZh": "compressed with bzip2",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard",
+    b"\xfd7zXZ\x00": "compressed with xz",
+    b"\x1f\x8b": "compressed with gzip, and its name does not end in .gz",
+    b"PAR1": "Parquet",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+"""How files begin that are no text in UTF-8."""
+
+
+def _refuse_foreign(path: Path, block: bytes) -> None:
+    for beginning, what in _FOREIGN.items():
+        if block.startswith(beginning):
+            raise DataError(
+                f"{path.name} is no text",
+                found=f"{what} ({path})",
+                expected="text in UTF-8, plain or in a file whose name ends in .gz, or Parquet with `format` saying so",
+                do="write the file anew",
+            )
 
 
 def _read(path: Path, stream: IO[bytes]) -> bytes:
@@ -212,11 +239,33 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _csv_reader(path: Path, advance: Advance) -> Reader:
+class _Lines:
+    """Lines of text, of which the last ones are remembered."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._last: deque[str] = deque(maxlen=CSV_MAX_SPAN + 1)
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self._last.append(line)
+            yield line
+
+    def last(self, count: int) -> list[str]:
+        """Return the last lines that were read, at most as many as one broken record may swallow."""
+        return list(self._last)[-count:] if count else []
+
+
+def _csv_reader(path: Path, source: Source, advance: Advance) -> Reader:
+    return _csv_lines_reader(path, source, advance)[0]
+
+
+def _csv_lines_reader(path: Path, source: Source, advance: Advance) -> tuple[Reader, _Lines]:
     """Read CSV over blocks: bad bytes become lone surrogates, so that the other records stay readable."""
     texts = (block.decode(errors="surrogateescape") for block in _blocks(path, advance, (b"\n", b"\r")))
-    lines = itertools.chain.from_iterable(io.StringIO(text, newline="") for text in texts)
-    return csv.reader(lines, delimiter="\t" if ".tsv" in path.suffixes else ",", strict=True)
+    lines = _Lines(itertools.chain.from_iterable(io.StringIO(text, newline="") for text in texts))
+    delimiter = source.delimiter or ("\t" if ".tsv" in path.suffixes else ",")
+    return csv.reader(lines, delimiter=delimiter, strict=True), lines
 
 
 def _header(path: Path, reader: Reader) -> list[str]:
@@ -238,7 +287,7 @@ def _wide_fields() -> Iterator[None]:
 
 
 def _csv_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance) -> Iterator[pa.RecordBatch]:
-    reader = _csv_reader(path, advance)
+    reader, lines = _csv_lines_reader(path, source, advance)
     header = _header(path, reader)
     positions = [
         header.index(field) if (field := source.columns.get(name)) in header else None for name in schema.names[3:]
@@ -247,6 +296,7 @@ def _csv_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance
     while True:
         start = reader.line_num
         rows, broken = _csv_rows(reader)
+        swallowed = 0
         if broken is not None:
             swallowed = reader.line_num - start - sum(map(_lines_of, rows))
             if swallowed > CSV_MAX_SPAN:
@@ -260,8 +310,11 @@ def _csv_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance
         yield _csv_batch(records, record, positions, width=len(header), schema=schema)
         record += len(records)
         if broken is not None:
-            yield _faulty(schema, record, "malformed csv", None)
-            record += 1
+            # Each line that went down with it is a record that is lost, and counts as one.
+            for line in lines.last(max(swallowed, 1)):
+                text = line.rstrip("\r\n")[:MAX_RECORD].encode(errors="surrogateescape").decode(errors="replace")
+                yield _faulty(schema, record, "malformed csv", text)
+                record += 1
         elif len(rows) < CSV_ROWS:
             return
 
@@ -324,12 +377,21 @@ def _parquet_batches(path: Path, source: Source, schema: pa.Schema, advance: Adv
     try:
         with pq.ParquetFile(path) as file:
             there = file.schema_arrow.names
+            if twice := sorted({field for field in source.columns.values() if there.count(field) > 1}):
+                raise DataError(
+                    f"{path.name} has several columns called {twice[0]!r}",
+                    found=f"{', '.join(there)} ({path})",
+                    expected="one column of each name",
+                    do="write the file anew with names of their own",
+                )
             mapped = sorted({field for field in source.columns.values() if field in there})
             for batch in file.iter_batches(batch_size=65_536, columns=mapped):
                 advance(size * len(batch) // max(file.metadata.num_rows, 1))
                 nothing = pa.nulls(len(batch), pa.string())
                 columns = [
-                    _as_text(batch.column(field)) if (field := source.columns.get(name)) in mapped else nothing
+                    _as_text(path, field, batch.column(field))
+                    if (field := source.columns.get(name)) in mapped
+                    else nothing
                     for name in schema.names[3:]
                 ]
                 numbers = pa.array(np.arange(row, row + len(batch)))
@@ -339,9 +401,11 @@ def _parquet_batches(path: Path, source: Source, schema: pa.Schema, advance: Adv
         raise _broken(path, "Parquet", error) from error
 
 
-def _as_text(column: pa.Array) -> pa.Array:
-    """Return values as a JSONL file would hold them: lists as JSON, times as ISO 8601 in UTC."""
+def _as_text(path: Path, field: str, column: pa.Array) -> pa.Array:
+    """Return values as a JSONL file would hold them: lists as JSON, times as ISO 8601 in UTC, NaN as null."""
     kind = column.type
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
     if pa.types.is_nested(kind):
         values = column.to_pylist()
         texts = [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values]
@@ -349,4 +413,12 @@ def _as_text(column: pa.Array) -> pa.Array:
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         # Instants are kept in UTC; without the zone they print without needing a time zone database.
         column = column.cast(pa.timestamp(kind.unit, "UTC")).cast(pa.timestamp(kind.unit))
-    return column.cast(pa.string())
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{path.name}: values of {field!r} are no text",
+            found=f"{kind}: {error}",
+            expected="a column of strings, numbers or times",
+            do="write it as strings",
+        ) from error

@@ -142,6 +142,10 @@ class Store:
             except SemacdrError as error:
                 log.warning("answers could not be put into the store; they are tried again", error=str(error))
 
+    def exists(self) -> bool:
+        """Whether something has been published into it."""
+        return self._backend.read(MARKER) is not None or bool(self._backend.versions())
+
     def datasets(self) -> list[str]:
         """Return the names of the data sets that have artifacts."""
         self._check_layout()

@@ -268,7 +268,7 @@ def test_ingest_csv_bad_records_are_rejected_with_their_numbers(tmp_path: Path):
     assert table(outputs, "interactions")["user_id"].to_list() == ["ann", "bob\nby", "cy"]
     assert pl.read_parquet(outputs["rejects"] / "rejects.parquet")["record"].to_list() == [
         "short,x",
-        None,
+        '"a"b,x,1',
         "\ufffd,x,1400000000",
         '{"user_id":null,"item_id":"x","timestamp":"1","rating":null}',
     ]
@@ -286,6 +286,54 @@ def test_ingest_csv_lines_may_end_with_any_of_three(
     facts, outputs = run(one_domain(tmp_path, "log.csv"), tmp_path / "out")
     assert (facts.rows_in, rejects(outputs)) == (50, [])
     assert table(outputs, "interactions")["item_id"].to_list() == [f"{n}, x" for n in range(50)]
+
+
+def test_ingest_csv_lines_that_a_stray_quote_swallows_are_rejects(tmp_path: Path):
+    lines = [f"ann,x{n},14{n:08}" for n in range(100)]
+    lines[20], lines[80] = f'"{lines[20]}', f'"{lines[80]}'
+    (tmp_path / "log.csv").write_text("u,i,t\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    facts, outputs = run(one_domain(tmp_path, "log.csv"), tmp_path / "out")
+    assert facts.rows_in == 100
+    assert [line for _, line, _ in rejects(outputs)] == list(range(21, 82))
+    records_ = pl.read_parquet(outputs["rejects"] / "rejects.parquet")["record"].to_list()
+    assert records_ == lines[20:81]
+    with pytest.raises(DataError, match=r"61 of 100 interactions records are rejected"):
+        run(one_domain(tmp_path, "log.csv", share=0.05), tmp_path / "refused")
+
+
+def test_ingest_csv_delimiter_is_what_the_toml_says(tmp_path: Path):
+    (tmp_path / "log.csv").write_text("u;i;t\nann;x,y;1400000000\n", encoding="utf-8")
+    _, outputs = run(one_domain(tmp_path, "log.csv", more=f'{COLUMNS}\ndelimiter = ";"'), tmp_path / "out")
+    assert table(outputs, "interactions")["item_id"].to_list() == ["x,y"]
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"PK\x03\x04 ...", "zip archive"),
+        (gzip.compress(b"{}\n"), r"name does not end in \.gz"),
+        ('{"u": "ann"}'.encode("utf-16"), "UTF-16"),
+        (b"PAR1....", "Parquet"),
+    ],
+)
+def test_ingest_file_of_another_kind_is_refused(tmp_path: Path, data: bytes, what: str):
+    (tmp_path / "log.jsonl").write_bytes(data)
+    with pytest.raises(DataError, match=what):
+        run(one_domain(tmp_path), tmp_path / "out")
+
+
+def test_ingest_parquet_without_ratings_and_with_odd_columns(tmp_path: Path):
+    more = COLUMNS.replace(" }", ', rating = "r" }')
+    rows = {"u": ["ann", "bob"], "i": ["x", "x"], "t": [1_400_000_000] * 2, "r": [float("nan"), 3.5]}
+    pq.write_table(pa.table(rows), tmp_path / "log.parquet")
+    _, outputs = run(one_domain(tmp_path, "log.parquet", more=more), tmp_path / "out")
+    assert table(outputs, "interactions")["rating"].to_list() == [None, 3.5]
+    pq.write_table(pa.table([*rows.values(), [1, 2]], names=["u", "i", "t", "r", "r"]), tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="several columns called 'r'"):
+        run(one_domain(tmp_path, "log.parquet", more=more), tmp_path / "twice")
+    pq.write_table(pa.table(rows | {"u": [b"\xff\x00", b"\xfe"]}), tmp_path / "log.parquet")
+    with pytest.raises(DataError, match="values of 'u' are no text"):
+        run(one_domain(tmp_path, "log.parquet", more=more), tmp_path / "bytes")
 
 
 @pytest.mark.parametrize("header", ['u,i,t,"a"b', 'u,i,"t'])
