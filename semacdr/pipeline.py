@@ -19,7 +19,7 @@ nor who orchestrates them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -31,6 +31,7 @@ import polars as pl
 import structlog
 
 from semacdr import embeddings, gate, index, interactions, semantics, sequences
+from semacdr.availability import available
 from semacdr.dataset import DatasetConfig, refuse_namesake
 from semacdr.errors import ConfigError, SemacdrError, StoreError, close_names, examples
 from semacdr.manifest import Facts, fingerprint
@@ -486,12 +487,18 @@ def check_dataset(dataset: DatasetConfig, settings: Settings) -> None:
     """Find what is wrong with a data set before anything runs, so that no LLM is paid for a slip of the pen.
 
     Raises:
-        ConfigError: a raw file is missing, there is no such preset, an override is impossible, or another data set in
-            the folders of the settings has the same name.
+        ConfigError: a raw file, an import, the prompt or the encoder is missing, there is no such preset, an override
+            is impossible, the availability is no condition, or another data set in the folders of the settings has the
+            same name.
     """
     refuse_namesake(dataset, settings.datasets)
     interactions.check_raw_files(dataset)
     load_preset(dataset.training.preset, dataset.training.overrides)
+    semantics.check_files(dataset)
+    if settings.encoder.url is None:
+        embeddings.locate(dataset.embeddings.encoder)
+    if (condition := dataset.recommendations.availability) is not None:
+        available(interactions.no_items(), condition)
 
 
 def refreshable(names: Iterable[str]) -> set[str]:
@@ -509,8 +516,13 @@ def refreshable(names: Iterable[str]) -> set[str]:
     return set(names)
 
 
-def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
+def outlook(stages: Iterable[Stage], context: Context, refresh: Collection[str] = ()) -> dict[str, str]:
     """Return stage -> what ``run_stage`` would do about it, in words; does nothing.
+
+    Args:
+        stages: which.
+        context: where and on what.
+        refresh: the stages that are to be refreshed.
 
     Raises:
         SemacdrError: as ``run_stage``, for what shapes the outputs.
@@ -523,9 +535,11 @@ def outlook(stages: Iterable[Stage], context: Context) -> dict[str, str]:
         if changed := [name for name in stage.inputs if name in anew or name not in there]:
             does = "runs, or keeps what it made" if stage.keeps else "runs"
             found[stage.name] = f"{does}: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} made anew"
+        elif stage.gather and stage.name in refresh:
+            found[stage.name] = "runs: gathers more"
         elif _find_published(stage, context, _draft(stage, context, inputs := _inputs(stage, context))):
             found[stage.name] = "unchanged"
-        elif stage.keeps and stage.keeps(context, inputs):
+        elif stage.keeps and stage.name not in refresh and stage.keeps(context, inputs):
             found[stage.name] = "keeps what it made"
         else:
             found[stage.name] = "runs"
@@ -538,6 +552,7 @@ def plan_semantics(context: Context) -> semantics.Plan:
     """Return what the semantics stage would ask if it gathered now; the data set must be ingested."""
     dataset, llm = context.dataset, context.settings.llm
     artifacts = {name: context.store.get(dataset.name, name) for name in ("items", "interactions")}
+    refuse_broken(context.store, artifacts)
     inputs, responses = _semantics_inputs(context, artifacts), semantics.Responses(context.store.responses)
     with semantics.select(dataset, llm, inputs, responses, context.settings.cache) as selection:
         return semantics.plan(dataset, llm, responses, selection)
@@ -572,7 +587,7 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         if stage.keeps and not refresh and (kept := stage.keeps(context, inputs)):
             bound.info("kept", artifacts=[artifact.reference for artifact in kept.values()])
             return kept
-        _refuse_broken(store, inputs, whole=False)
+        refuse_broken(store, inputs)
         before = _current_versions(stage, context)
         with context.turn(stage):
             # Another run may have done the work while this one waited.
@@ -626,13 +641,23 @@ def _blamed(store: Store, inputs: Mapping[str, Artifact]) -> Iterator[None]:
     # Polars panics on some broken files, and a panic is no Exception.
     except (Exception, pl.exceptions.PanicException) as error:
         try:
-            _refuse_broken(store, inputs, whole=True)
+            refuse_broken(store, inputs, whole=True)
         except StoreError as broken:
             raise broken from error
         raise
 
 
-def _refuse_broken(store: Store, inputs: Mapping[str, Artifact], *, whole: bool) -> None:
+def refuse_broken(store: Store, inputs: Mapping[str, Artifact], *, whole: bool = False) -> None:
+    """Look whether files of artifacts are as they were published.
+
+    Args:
+        store: which.
+        inputs: by name.
+        whole: read every byte; else sizes alone are looked at.
+
+    Raises:
+        StoreError: a file is missing or another.
+    """
     for artifact in inputs.values():
         faults = store.faults(artifact.manifest, whole=whole)
         if faults:

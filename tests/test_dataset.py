@@ -118,6 +118,22 @@ def test_load_dataset_import_into_unknown_domain_is_named(tmp_path: Path):
     assert "a" in message
 
 
+def test_load_dataset_written_with_a_byte_order_mark(tmp_path: Path):
+    (tmp_path / "dataset.toml").write_text(SMALL, encoding="utf-8-sig")
+    assert load_dataset(tmp_path).domains.keys() == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ("min_timestamp_s = 5\nmax_timestamp_s = 5", "min_timestamp_s is not before max_timestamp_s"),
+        ("until = 9999-12-31", "filters.until"),
+    ],
+)
+def test_load_dataset_filters_that_leave_no_time_are_refused(tmp_path: Path, filters: str, message: str):
+    assert message in fails(tmp_path, f"{SMALL}[filters]\n{filters}\n")
+
+
 DOCS = Path(__file__).parent.parent / "docs" / "datasets.md"
 
 

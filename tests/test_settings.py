@@ -60,3 +60,20 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise(set_by_user: dict[
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | set_by_user
     command = [sys.executable, "-c", "import semacdr, os; print(os.environ['OMP_WAIT_POLICY'])"]
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == f"{wanted}\n"
+
+
+def test_unknown_variable_is_refused_with_the_near_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SEMACDR_ALERT_WEBHOOK", "http://127.0.0.1:1")  # no setting, but ours
+    monkeypatch.setenv("SEMACDR_LLM__URLS", '["http://127.0.0.1:1/v1"]')
+    load_settings()
+    monkeypatch.setenv("SEMACDR_STOER", "elsewhere")
+    with pytest.raises(ConfigError, match=r"SEMACDR_STOER(.*\n)+.*did you mean 'SEMACDR_STORE'"):
+        load_settings()
+
+
+def test_endpoint_without_a_scheme_and_a_store_without_a_name_are_refused(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ConfigError, match="store: String should have at least 1 character"):
+        load_settings(store="")
+    monkeypatch.setenv("SEMACDR_LLM__URLS", '["localhost:8000/v1"]')
+    with pytest.raises(ConfigError, match=r"llm\.urls\.0: .*https\?://"):
+        load_settings()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, cast
@@ -15,6 +15,7 @@ from rich.table import Table
 from semacdr.cli.options import STORE_OPTION
 from semacdr.dataset import as_of, load_dataset
 from semacdr.doctor import examine
+from semacdr.errors import TransientError
 from semacdr.pipeline import STAGES, Context, check_dataset, find_stage, outlook, plan_semantics, refreshable
 from semacdr.report import summarize
 from semacdr.semantics import Plan
@@ -73,14 +74,24 @@ def run(
     check_dataset(config, settings)
     config = as_of(config, until.date()) if until else config
     if preview:
-        _preview(Context(dataset=config, settings=settings, store=Store(settings.store, settings.cache)), only)
+        context = Context(dataset=config, settings=settings, store=Store(settings.store, settings.cache))
+        _preview(context, only, refresh)
         return
     with _quiet_prefect(debug=ctx.find_root().params["debug"]):
         from flows.pipeline import nightly  # noqa: PLC0415 (Prefect takes seconds to import)
 
         day = until.date() if until else None
         # Both hold names that were found to be right.
-        nightly(dataset, settings.store, day, cast("Any", only), cast("Any", refresh), retries=0)
+        try:
+            nightly(dataset, settings.store, day, cast("Any", only), cast("Any", refresh), retries=0)
+        except RuntimeError as error:
+            if "Failed to reach API" not in str(error):
+                raise
+            raise TransientError(
+                "no Prefect server answers",
+                found=f"PREFECT_API_URL={os.environ.get('PREFECT_API_URL')}",
+                do="start the server, or unset PREFECT_API_URL to run without one",
+            ) from error
     if only is None:
         summarize(Store(settings.store, settings.cache), config, open_console())
 
@@ -103,10 +114,10 @@ def doctor(dataset: str | None, store: str | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _preview(context: Context, only: str | None) -> None:
+def _preview(context: Context, only: str | None, refresh: Collection[str]) -> None:
     """Print what each stage would do; and the semantics stage's plan, once there are items."""
     console = open_console()
-    stages = outlook([find_stage(only)] if only else STAGES, context)
+    stages = outlook([find_stage(only)] if only else STAGES, context, refresh)
     table = Table("stage", "what it would do", title=f"{context.dataset.name} in {context.store.uri}")
     for stage, verdict in stages.items():
         table.add_row(stage, verdict)

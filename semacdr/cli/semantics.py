@@ -10,6 +10,7 @@ from rich.table import Table
 from semacdr.cli.options import STORE_OPTION
 from semacdr.dataset import DatasetConfig, Import, load_dataset
 from semacdr.errors import ConfigError
+from semacdr.pipeline import refuse_broken
 from semacdr.semantics import Responses
 from semacdr.semantics.batch import export_requests
 from semacdr.semantics.models import identify
@@ -93,6 +94,8 @@ def export(output: Path, dataset: str, model: str | None, limit: int | None, sto
     Take the batch's output in again with `semacdr semantics import`.
     """
     config, settings, opened = _open(dataset, store)
+    if output.exists():
+        raise ConfigError(f"{output} is there already", do="name a file that is not, or remove it")
     if not output.parent.is_dir():
         raise ConfigError(f"no folder {output.parent}", found="nothing there", do="make it, or name another file")
     inputs = _inputs(config, opened)
@@ -108,4 +111,6 @@ def _open(dataset: str, store: str | None) -> tuple[DatasetConfig, Settings, Sto
 
 
 def _inputs(config: DatasetConfig, store: Store) -> Inputs:
-    return Inputs(store.get(config.name, "items").path, store.get(config.name, "interactions").path)
+    artifacts = {name: store.get(config.name, name) for name in ("items", "interactions")}
+    refuse_broken(store, artifacts)
+    return Inputs(artifacts["items"].path, artifacts["interactions"].path)

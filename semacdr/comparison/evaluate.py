@@ -36,7 +36,7 @@ from semacdr.leaks import as_json, check_candidates, check_split, lint
 from semacdr.manifest import Facts, fingerprint
 from semacdr.model.checkpoint import load_checkpoint
 from semacdr.model.ranking import Scorer
-from semacdr.pipeline import Context, find_stage
+from semacdr.pipeline import Context, find_stage, refuse_broken
 from semacdr.store import Artifact, Draft, rebuild_catalog
 from semacdr.training.sight import rolling
 
@@ -68,7 +68,7 @@ def evaluate_row(context: Context, request: Request) -> Artifact:
     """Evaluate one row and publish it, if it is not published yet; ``current`` stays where it is.
 
     Raises:
-        ConfigError: no seed at all.
+        ConfigError: no seed at all, or no place for predictions.
         DataError: the protocol leaves no targets, a domain has too few items, or a leak.
     """
     if request.seeds < 1:
@@ -76,6 +76,8 @@ def evaluate_row(context: Context, request: Request) -> Artifact:
     row, store, dataset = request.row, context.store, context.dataset.name
     names = FLOOR_INPUTS if row.preset is None else MODEL_INPUTS
     inputs = {name: store.get(dataset, name) for name in names}
+    refuse_broken(store, inputs)
+    _make_folder(request.predictions)
     draft = _draft(context, request, inputs)
     alias = alias_of(row, request.setting)
     known = store.find(dataset, "evaluation", draft.fingerprint)
@@ -92,6 +94,20 @@ def evaluate_row(context: Context, request: Request) -> Artifact:
     shown = {name: round(value, 4) for name, value in facts.metrics.items()}
     log.info("evaluated", artifact=published.reference, model=row.name, setting=str(request.setting), **shown)
     return published
+
+
+def _make_folder(predictions: Path | None) -> None:
+    """Before seeds are trained: a folder that cannot be would cost hours."""
+    try:
+        if predictions is not None:
+            predictions.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"evaluate: no predictions can be written into {predictions}",
+            found=error.strerror,
+            expected="a folder",
+            do="name another with --predictions",
+        ) from error
 
 
 def _draft(context: Context, request: Request, inputs: Mapping[str, Artifact]) -> Draft:

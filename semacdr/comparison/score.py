@@ -40,6 +40,16 @@ def score(context: Context, predictions: Predictions) -> Artifact:
     name, setting, store = predictions.name, predictions.setting, context.store
     if name.partition(":")[0] in known_rows():
         raise ConfigError(f"{name!r} is the name of a model of SemaCDR", do="give the predictions a name of their own")
+    if not name.strip():
+        raise ConfigError("score: no name", found=repr(name), expected="what the model is called", do="give --name")
+    digests = [file_sha256(file) for file in predictions.files]
+    if len(set(digests)) < len(digests):
+        raise ConfigError(
+            "score: the same predictions are given twice",
+            found=", ".join(map(str, predictions.files)),
+            expected="a file for each seed",
+            do="leave one out",
+        )
     row = Row(name, None)
     inputs = {one: store.get(context.dataset.name, one) for one in FLOOR_INPUTS}
     config = {
@@ -49,7 +59,8 @@ def score(context: Context, predictions: Predictions) -> Artifact:
         "fit": setting.fit.value,
         "split": context.dataset.split.model_dump(mode="json", exclude={"protocol"}),
     }
-    sources = {"files": {file.name: file_sha256(file) for file in predictions.files}}
+    named = zip(predictions.files, digests, strict=True)
+    sources = {"files": [{"file": file.name, "sha256": digest} for file, digest in named]}
     identity = {
         "stage": STAGE,
         "revision": REVISION,

@@ -61,6 +61,9 @@ def _read(path: Path) -> pl.DataFrame:
     lacking = [name for name in SCHEMA if name not in rows.columns]
     if lacking:
         raise DataError(f"{path} lacks {', '.join(lacking)}", found=rows.columns, expected=list(SCHEMA))
+    ranks = rows["rank"]
+    if ranks.dtype.is_float() and (ranks != ranks.floor()).any():
+        raise DataError(f"{path} has ranks that are no whole numbers", expected="1, 2, 3, ... for each target")
     try:
         rows = rows.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
     except pl.exceptions.PolarsError as error:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 import structlog
 
 from semacdr.database import read_sql, work_database, write_parquet
-from semacdr.dataset import DatasetConfig, InteractionSource, Source
+from semacdr.dataset import DatasetConfig, Domain, InteractionSource, Source
 from semacdr.errors import MAX_EXAMPLES, DataError, examples
 from semacdr.interactions.events import INTERACTIONS, ROWS_PER_GROUP, Events, write_events
 from semacdr.interactions.sources import matched_files, sources
@@ -50,6 +51,13 @@ REJECTS = pa.schema(
         ("record", pa.string()),
     ]
 )
+
+
+def no_items() -> pl.DataFrame:
+    """Return the table of items without a row, to look at its columns."""
+    frame = pl.from_arrow(ITEMS.empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def ingest(
@@ -225,7 +233,7 @@ def _judge(
                     f"{reason}: {rejected}, such as {examples(at)}" for reason, rejected, at in reasons
                 ),
                 expected=f"at most {config.filters.max_reject_share:.1%} (filters.max_reject_share)",
-                do="mend the files, the columns or time_format of this domain, or allow more",
+                do=_advice(config.domains[domain], [reason for reason, _, _ in reasons], whole=total == count),
             )
     branch = config.domains[domain]
     if branch.items and not records["items"]:
@@ -247,6 +255,14 @@ def _judge(
             do="mend the files, or leave the domain out",
         )
     return reject_counts
+
+
+def _advice(branch: Domain, reasons: list[str], *, whole: bool) -> str:
+    """Return what to do about rejects; ``whole``: all records are."""
+    advice = "mend the files, the columns or time_format of this domain" + ("" if whole else ", or allow more")
+    if branch.interactions is None or not any(reason.startswith("timestamp") for reason in reasons):
+        return advice
+    return f'{advice}; time_format is "{branch.interactions.time_format}" now: milliseconds, microseconds, iso8601?'
 
 
 def _write_items(

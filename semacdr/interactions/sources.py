@@ -64,12 +64,19 @@ def matched_files(config: DatasetConfig, domain: str, source: Source) -> list[st
         found = glob.glob(pattern, root_dir=config.folder, recursive=True)  # noqa: PTH207 (takes '..' and absolute paths)
         matched = [path for path in found if (config.folder / path).is_file()]
         if not matched:
-            raise _nothing_matches(config, domain, pattern)
+            raise _nothing_matches(config, domain, pattern, [path for path in found if (config.folder / path).is_dir()])
         files.update(Path(os.path.relpath(config.folder / path, config.folder)).as_posix() for path in matched)
     return sorted(files)
 
 
-def _nothing_matches(config: DatasetConfig, domain: str, pattern: str) -> ConfigError:
+def _nothing_matches(config: DatasetConfig, domain: str, pattern: str, folders: list[str]) -> ConfigError:
+    if folders:
+        return ConfigError(
+            f"data set {config.name}, domain {domain}: {pattern!r} is a folder",
+            found=folders[0],
+            expected="files",
+            do=f"say which of its files: '{folders[0]}/*.parquet', '{folders[0]}/*.jsonl.gz'",
+        )
     folder = (config.folder / pattern).parent
     there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     near = close_names(Path(pattern).name, there) if there else f"no files in {folder}"

@@ -10,6 +10,7 @@ assemble          the ``semantics`` table: imported, generated, or the item's ow
 from semacdr.semantics.assemble import answers_digest, assemble
 from semacdr.semantics.engine import Answer, Decoding, Endpoints, Engine
 from semacdr.semantics.generate import GatherReport, gather
+from semacdr.semantics.imports import check_files
 from semacdr.semantics.models import ModelIdentity, has_gpu, identify
 from semacdr.semantics.openai_engine import OpenAiEngine
 from semacdr.semantics.prompt import Prompt, load_prompt
@@ -35,6 +36,7 @@ __all__ = [
     "VllmServer",
     "answers_digest",
     "assemble",
+    "check_files",
     "gather",
     "has_gpu",
     "identify",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import structlog
 
 from semacdr.dataset import DatasetConfig, Import
 from semacdr.errors import MAX_EXAMPLES, ConfigError, close_names, examples
@@ -28,6 +29,8 @@ from semacdr.semantics.prompt import Prompt, load_prompt
 from semacdr.semantics.responses import Responses
 from semacdr.semantics.structured import FIELD_TYPES, fields_fault, read_fields
 from semacdr.tables import AuditRule
+
+log = structlog.get_logger()
 
 COLUMNS = ("item_id", "domain", "specific", "agnostic")
 _ID = ["domain", "item_id"]
@@ -83,6 +86,19 @@ def read_imports(config: DatasetConfig, items: pl.DataFrame, responses: Response
     if responses is not None:
         kept = pl.concat([kept, _from_cache(responses, items.join(kept, on=_ID, how="anti", maintain_order="left"))])
     return Imported(kept, tuple(counts))
+
+
+def check_files(config: DatasetConfig) -> None:
+    """Look whether the prompt and the files of imports are there.
+
+    Raises:
+        ConfigError: one is not, or the prompt is none.
+    """
+    load_prompt(config.semantics.prompt)
+    for source in config.semantics.imports:
+        _existing(config, source.file)
+        if source.exclude:
+            _existing(config, source.exclude)
 
 
 def import_key(domain: str, text_hash: str) -> str:
@@ -151,6 +167,13 @@ def read_file(
         else:
             ids = {name: row[name] for name in _ID}
             accepted.append({**ids, **verdict._asdict(), "model": source.model})
+    if rows.height and known.is_empty():
+        log.warning(
+            "no item of an import is known: are ids written as in the log?",
+            file=source.file,
+            found=examples(rows["item_id"].head(MAX_EXAMPLES)),
+            known=examples(items["item_id"].head(MAX_EXAMPLES)),
+        )
     count = {
         "file": source.file,
         "model": source.model,

@@ -12,6 +12,7 @@ from semacdr.dataset import load_dataset
 from semacdr.pipeline import Context, find_stage, run_stage
 from semacdr.settings import Settings
 from semacdr.store import Store
+from tests.processes import free_port
 from tests.raw_logs import write_raw_logs
 
 
@@ -137,6 +138,31 @@ def test_wrong_preset_is_found_before_anything_runs(toml: Path, tmp_path: Path):
     assert result.exit_code == 2
     assert "did you mean 'max_epochs'" in result.output
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ('recommendations.availability = "price >> 3 and"', "availability is no condition"),
+        ('recommendations.availability = "prize < 3"', "availability is no condition"),
+        ('embeddings.encoder = "/nonexistent/model"', "no encoder at"),
+        ('semantics.prompt = "dual-view@9"', "dual-view@9"),
+        ('[[semantics.imports]]\nfile = "none.parquet"\nmodel = "m"', "no file 'none.parquet'"),
+    ],
+)
+def test_what_late_stages_need_is_looked_at_before_the_first(toml: Path, tmp_path: Path, section: str, message: str):
+    text = toml.read_text()
+    toml.write_text(f"{section}\n{text}" if "[[" not in section else f"{text}\n{section}\n")
+    result = call("run", toml, "--dry-run", "--store", tmp_path / "store")
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+def test_run_says_that_the_prefect_server_is_down(toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    result = semacdr("run", toml, "--only", "ingest", "--store", tmp_path / "store", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "unset PREFECT_API_URL" in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
 
 
 def test_search_of_an_unknown_preset_starts_no_study(toml: Path, tmp_path: Path):

@@ -105,6 +105,8 @@ def test_dry_run_says_what_would_run_and_what_is_asked(dataset: Path, tmp_path: 
     assert rows["texts without an answer"] == "3"
     assert rows["calls of a run that asks"] == "0"
     assert rows["minutes"] == "unknown: the model has not answered yet"
+    asked = CliRunner().invoke(main, ["run", *arguments, "--refresh", "semantics"], catch_exceptions=False).output
+    assert "runs: gathers more" in asked
     empty = CliRunner().invoke(main, ["run", *arguments, "--store", str(tmp_path / "none")], catch_exceptions=False)
     assert "runs: interactions is made anew" in empty.output
     assert "tokens" not in empty.output
@@ -130,5 +132,7 @@ def test_semantics_bad_arguments_are_config_errors(dataset: Path):
         call("import", dataset / "texts.parquet", "--dataset", dataset, "--model", "me", "--domain", "shop")
     with pytest.raises(ConfigError, match=r"no file .*absent.parquet"):
         call("import", dataset / "absent.parquet", "--dataset", dataset, "--model", "me")
+    with pytest.raises(ConfigError, match="is there already"):
+        call("export-requests", dataset / "texts.parquet", "--dataset", dataset)
     with pytest.raises(ConfigError, match="no folder"):
         call("export-requests", dataset / "no" / "file.jsonl", "--dataset", dataset)

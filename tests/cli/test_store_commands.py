@@ -168,6 +168,8 @@ MISTAKES = {
     ("show", "items", "--dataset", "books"): "no artifact 'items'",
     ("verify", "items@nightly"): "no items@nightly",
     ("sql", "from opened"): "DuckDB refuses the query",
+    ("prune", "--keep-days", "nan"): "--keep-days",
+    ("artifacts", "--store", ""): "store",
 }
 
 
@@ -192,6 +194,16 @@ def test_queries_can_write_nothing(store: Store):
     before = store.catalog.read_bytes()
     assert call("sql", "drop table artifacts").exit_code == 2
     assert store.catalog.read_bytes() == before
+    parquet = next(store.root.rglob("*.parquet"))
+    whole = parquet.read_bytes()
+    for query in (
+        f"copy (select 1) to '{parquet}'",
+        f"select 1; attach '{store.catalog}' as c",
+        f"export database '{store.root}'",
+    ):
+        refused = call("sql", query)
+        assert (refused.exit_code, "looks and does not write" in refused.output) == (2, True), refused.output
+    assert parquet.read_bytes() == whole
     assert pl.DataFrame({"n": [6]}).write_csv() == call("sql", "select count(*) as n from artifacts", "--csv").output
 
 
@@ -201,3 +213,37 @@ def test_history_that_cannot_be_read_is_refused_in_words(store: Store, history: 
     assert refused.exit_code == 2
     assert "--history" in refused.output
     assert "DOMAIN:ITEM,DOMAIN:ITEM, oldest first, on one line" in refused.output
+
+
+def test_queries_all_answer_and_fail_in_words(store: Store):
+    assert call("sql", "select 1 as a; select 2 as b", "--csv").output == "a\n1\nb\n2\n"
+    for query, message in (
+        ("", "no query"),
+        ("/* nothing */", "no query"),
+        ("select cast('x' as int)", "Conversion Error"),
+    ):
+        failed = call("sql", query)
+        assert (failed.exit_code, message in failed.output) == (2, True), failed.output
+        assert "Traceback" not in failed.output
+    store.catalog.write_bytes(b"no database")
+    failed = call("sql", "select 1")
+    assert (failed.exit_code, "semacdr catalog rebuild" in failed.output) == (1, True), failed.output
+
+
+def test_upkeep_of_a_store_that_is_not_there_is_refused_and_makes_none(tmp_path: Path):
+    for command in (("verify",), ("prune", "--yes"), ("catalog", "rebuild")):
+        refused = call(*command, "--store", tmp_path / "none")
+        assert (refused.exit_code, "no store at" in refused.output) == (1, True), refused.output
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_file_that_cannot_be_used_is_named_without_a_traceback(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/secret/store.json")
+
+    monkeypatch.setattr(Store, "survey", refuse)
+    refused = call("artifacts")
+    assert (refused.exit_code, "/secret/store.json cannot be used" in refused.output) == (2, True), refused.output
+    with pytest.raises(PermissionError):
+        CliRunner().invoke(main, ["--debug", "artifacts"], catch_exceptions=False)

@@ -229,6 +229,17 @@ def test_predictions_from_elsewhere_are_scored_alike(context: Context, tmp_path:
     ours = evaluate_row(context, Request(find_row("title"), GTS, 1, tmp_path))
     theirs = score_predictions(context, Predictions("theirs", [tmp_path / "title-seed-0.parquet"], GTS))
     assert theirs.manifest.metrics == ours.manifest.metrics
+    twice = [tmp_path / "title-seed-0.parquet"] * 2
+    with pytest.raises(ConfigError, match="the same predictions are given twice"):
+        score_predictions(context, Predictions("theirs", twice, GTS))
+    with pytest.raises(ConfigError, match="no name"):
+        score_predictions(context, Predictions(" ", twice[:1], GTS))
+    halves = pl.read_parquet(twice[0]).with_columns(rank=pl.col("rank") + 0.5)
+    halves.write_parquet(tmp_path / "halves.parquet")
+    with pytest.raises(DataError, match="no whole numbers"):
+        score_predictions(context, Predictions("theirs", [tmp_path / "halves.parquet"], GTS))
+    with pytest.raises(ConfigError, match="--predictions"):
+        evaluate_row(context, Request(find_row("title"), GTS, 1, twice[0]))
     with pytest.raises(ConfigError, match="the name of a model of SemaCDR"):
         score_predictions(context, Predictions("title", [tmp_path / "title-seed-0.parquet"], GTS))
     with pytest.raises(DataError, match=r"targets have no ranks|without a target"):

@@ -570,6 +570,9 @@ def test_raw_files_pattern_without_files_is_named_with_near_names(
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match="no files in"):
         use(one_domain(tmp_path, "logs/*.jsonl"))
+    (tmp_path / "spark.parquet").mkdir()
+    with pytest.raises(ConfigError, match=r"is a folder(.*\n)+.*spark.parquet/\*.parquet"):
+        use(one_domain(tmp_path, "spark.parquet"))
 
 
 def test_raw_files_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
