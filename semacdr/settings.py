@@ -81,8 +81,8 @@ class EncoderSettings(BaseModel):
     batch_size: int = Field(default=64, ge=1)
 
 
-OTHER_VARIABLES = frozenset({"SEMACDR_ALERT_WEBHOOK", "SEMACDR_GPU_POOL", "SEMACDR_CHAOS_KILLS", "SEMACDR_CHAOS_SEED"})
-"""Read by what sets Prefect up, and by tests."""
+OTHER_VARIABLES = frozenset({"SEMACDR_ALERT_WEBHOOK", "SEMACDR_GPU_POOL"})
+"""Read by what sets Prefect up."""
 
 
 class Settings(BaseSettings):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from semacdr.cli.options import DATASET_OPTION, STORE_OPTION, find_artifact, open_store
+from semacdr.cli.options import DATASET_OPTION, STORE_OPTION, dataset_name, find_artifact, open_store
 from semacdr.errors import StoreError
 from semacdr.manifest import Manifest
 from semacdr.store.differences import Difference, compare
@@ -28,6 +28,7 @@ _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 def artifacts(dataset: str | None, store: str | None) -> None:
     """List the published artifacts, newest last; of one DATASET if it is named."""
     opened = open_store(store)
+    dataset = dataset and dataset_name(dataset)
     known = opened.manifests(dataset or "*")
     if not known:
         raise StoreError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from semacdr.dataset import FILE_NAME, load_dataset
 from semacdr.errors import ConfigError, StoreError, close_names
 from semacdr.settings import load_settings
 from semacdr.store import CURRENT, Artifact, Store
@@ -35,6 +38,16 @@ def open_existing_store(store: str | None) -> Store:
             do="name it with --store, SEMACDR_STORE or semacdr.toml",
         )
     return opened
+
+
+def dataset_name(reference: str) -> str:
+    """Return the name of a data set that is given by its name in the store, or by its TOML or folder.
+
+    Raises:
+        ConfigError: the TOML is wrong.
+    """
+    is_path = "/" in reference or reference.endswith(".toml") or (Path(reference) / FILE_NAME).is_file()
+    return reference if not is_path else load_dataset(reference, load_settings().datasets).name
 
 
 def find_artifact(store: Store, reference: str, dataset: str | None) -> Artifact:

@@ -8,7 +8,7 @@ import click
 from rich.markup import escape
 from rich.table import Column, Table
 
-from semacdr.cli.options import STORE_OPTION, find_dataset, open_store
+from semacdr.cli.options import STORE_OPTION, dataset_name, find_dataset, open_store
 from semacdr.errors import ConfigError
 from semacdr.terminal import open_console
 
@@ -43,7 +43,7 @@ def recommend(
 
     opened = open_store(store)
     events = _events(history)
-    recommender = Recommender.open(opened, find_dataset(opened, "recommendations", dataset), at)
+    recommender = Recommender.open(opened, find_dataset(opened, "recommendations", dataset_name(dataset)), at)
     (found,) = recommender.recommend([events], domain, top, strict=strict)
     table = Table("rank", Column("item", overflow="fold"), "title", "score", "reason")
     for line in found:

@@ -189,7 +189,7 @@ class Store:
             raise StoreError(
                 f"no {name}@{version} of data set {dataset!r} in {self.uri}",
                 found=self._what_there_is(dataset, name, version, versions),
-                do=f"run `semacdr run {dataset}`, or name a version that exists (`semacdr artifacts`)",
+                do=f"run the pipeline on {dataset}, or name a version that exists (`semacdr artifacts`)",
             )
         return known
 

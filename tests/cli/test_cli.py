@@ -80,6 +80,14 @@ def test_missing_things_end_with_one_message(store: Path, tmp_path: Path):
         assert "do:" in result.output
 
 
+def test_data_set_of_the_store_is_found_by_its_toml(store: Path, toml: Path):
+    by_name, by_toml = (call("artifacts", which, "--store", store) for which in ("three-domains", toml))
+    assert by_toml.exit_code == 0
+    assert by_toml.output == by_name.output
+    none = call("recommend", toml.parent, "--history", "books:b1", "--domain", "books", "--store", store)
+    assert (none.exit_code, "no artifact 'recommendations'" in none.output) == (2, True), none.output
+
+
 def test_run_with_an_unknown_stage_fails_before_any_work(toml: Path, tmp_path: Path):
     result = call("run", toml, "--only", "semantic", "--store", tmp_path / "store")
     assert result.exit_code == 2

@@ -1,6 +1,6 @@
 """Random SIGKILLs of the pipeline, the API server and the engine: nothing is lost, nothing is asked twice.
 
-``SEMACDR_CHAOS_KILLS=20 pytest tests/semantics/test_chaos.py`` is the long form.
+``CHAOS_KILLS=20 pytest tests/semantics/test_chaos.py`` is the long form.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .conftest import write_interactions, write_items
 from .test_vllm_server import processes_naming
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("SEMACDR_CHAOS_KILLS", "3"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
 NUM_ITEMS = 5 * (KILLS + 1)
 
 log = structlog.get_logger()
@@ -112,7 +112,7 @@ def wait_for(condition, seconds: float) -> bool:  # noqa: ANN001
 
 def run_and_kill(world: Path, model: Path) -> Counter[str]:
     """Run until all is answered, through ``KILLS`` kills at random moments; return how many of each role."""
-    rng = random.Random(int(os.environ.get("SEMACDR_CHAOS_SEED", "0")))
+    rng = random.Random(int(os.environ.get("CHAOS_SEED", "0")))
     killed: Counter[str] = Counter()
     step = NUM_ITEMS // (KILLS + 1)
     pipeline = start(world, model)
