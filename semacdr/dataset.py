@@ -435,7 +435,17 @@ def _find(reference: str, search: tuple[Path, ...]) -> Path:
     )
 
 
-def config_error(where: str, error: ValidationError, model: type[BaseModel]) -> ConfigError:
+_IN_TOML = {
+    "tuple_type": 'should be a list, such as ["a", "b"]',
+    "dict_type": 'should be a table, such as { user_id = "user" }',
+    "model_type": "should be a table",
+}
+"""What pydantic says in Python's words."""
+
+
+def config_error(
+    where: str, error: ValidationError, model: type[BaseModel], explained_in: str = "docs/datasets.md"
+) -> ConfigError:
     """Turn pydantic's errors into one message that lists them all, with near names for unknown keys."""
     lines = []
     for detail in error.errors():
@@ -445,12 +455,12 @@ def config_error(where: str, error: ValidationError, model: type[BaseModel]) -> 
         elif detail["type"] == "missing":
             lines.append(f"{place}: missing")
         else:
-            message = detail["msg"].removeprefix("Value error, ")
+            message = _IN_TOML.get(detail["type"], detail["msg"].removeprefix("Value error, "))
             lines.append(f"{place}: {message} (found {detail['input']!r:.80})")
     return ConfigError(
         f"{where}: {len(lines)} wrong " + ("value" if len(lines) == 1 else "values"),
         found="\n            ".join(lines),
-        do="mend these; docs/datasets.md explains every key",
+        do=f"mend these; {explained_in} explains every key",
     )
 
 

@@ -135,7 +135,9 @@ def _store(settings: Settings) -> list[Finding]:
         findings = [Finding("ok", "store", f"{store.uri}, {len(store.manifests())} versions")]
     except (StoreError, TransientError) as error:
         findings = [Finding("missing", "store", f"{error.what}: {error.found}", error.do)]
-    if not os.access(place, os.W_OK):
+    if not place.is_dir():
+        findings = [Finding("missing", "store", f"{place} is no folder", "choose another with --store")]
+    elif not os.access(place, os.W_OK):
         findings = [Finding("missing", "store", f"{place} is not writable", "choose another with --store")]
     low = free < _MIN_FREE_BYTES
     findings.append(

@@ -153,7 +153,7 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise config_error("settings (semacdr.toml, SEMACDR_*)", error, Settings) from error
+        raise config_error("settings (semacdr.toml, SEMACDR_*)", error, Settings, "semacdr/settings.py") from error
     except SettingsError as error:
         raise ConfigError(
             f"settings: {error}",

@@ -118,6 +118,12 @@ def test_load_dataset_import_into_unknown_domain_is_named(tmp_path: Path):
     assert "a" in message
 
 
+def test_load_dataset_says_list_and_table(tmp_path: Path):
+    message = fails(tmp_path, 'name = "toy"\n[domains.a.interactions]\nfiles = "log.jsonl"\ncolumns = ["u"]\n')
+    assert "domains.a.interactions.files: should be a list" in message
+    assert "domains.a.interactions.columns: should be a table" in message
+
+
 def test_load_dataset_written_with_a_byte_order_mark(tmp_path: Path):
     (tmp_path / "dataset.toml").write_text(SMALL, encoding="utf-8-sig")
     assert load_dataset(tmp_path).domains.keys() == {"a"}

@@ -226,4 +226,6 @@ def load_preset(name: str, overrides: Mapping[str, Any] | None = None) -> ModelC
     try:
         return ModelConfig.model_validate(values)
     except ValidationError as error:
-        raise config_error(f"preset {name} with training.overrides", error, ModelConfig) from error
+        raise config_error(
+            f"preset {name} with training.overrides", error, ModelConfig, "semacdr/model/config.py"
+        ) from error

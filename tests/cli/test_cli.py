@@ -108,6 +108,8 @@ def test_doctor_tells_of_a_store_that_cannot_be_read(store: Path):
     (store / "store.json").write_text('{"layout_version": 2}')
     result = call("doctor", "--store", store)
     assert result.exit_code == 1
+    (store.parent / "file").write_text("")
+    assert "is no folder" in " ".join(call("doctor", "--store", store.parent / "file").output.split())
     assert "newer SemaCDR" in " ".join(result.output.split())
     assert "Traceback" not in result.output
 
