@@ -9,6 +9,7 @@ import duckdb
 
 from semacdr.cli.options import STORE_OPTION, open_store
 from semacdr.errors import ConfigError, StoreError
+from semacdr.store import Store
 from semacdr.store.remote import let_read
 
 _WRITES = {
@@ -52,6 +53,7 @@ def sql(query: str, csv: bool, store: str | None) -> None:
         try:
             statements = connection.extract_statements(text)
             _refuse_what_writes(statements)
+            _warn_of_another_place(connection, opened)
             for statement in statements:
                 result = connection.sql(statement.query)
                 if result is not None:
@@ -73,6 +75,17 @@ def _opened(catalog: Path) -> duckdb.DuckDBPyConnection:
             found=str(error).splitlines()[0],
             do="close what has it open for writing, or make it anew: `semacdr catalog rebuild`",
         ) from error
+
+
+def _warn_of_another_place(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    """A copied or moved store has the catalog of where it was, whose views read the files there."""
+    there = connection.execute("select path from artifacts limit 1").fetchall()
+    if there and "://" not in there[0][0] and not Path(there[0][0]).resolve().is_relative_to(store.root.resolve()):
+        click.secho(
+            f"the catalog reads {there[0][0]}, which is not in {store.uri}: `semacdr catalog rebuild` makes it anew",
+            fg="yellow",
+            err=True,
+        )
 
 
 def _refuse_what_writes(statements: list[duckdb.Statement]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -228,6 +229,18 @@ def test_queries_all_answer_and_fail_in_words(store: Store):
     store.catalog.write_bytes(b"no database")
     failed = call("sql", "select 1")
     assert (failed.exit_code, "semacdr catalog rebuild" in failed.output) == (1, True), failed.output
+
+
+def test_catalog_of_a_copied_store_says_whose_files_it_reads(store: Store, tmp_path: Path):
+    query = ("sql", "select count(*) from interactions", "--csv")
+    assert "rebuild" not in call(*query).output
+    copy = tmp_path / "copy"
+    shutil.copytree(store.root, copy)
+    assert "`semacdr catalog rebuild` makes it anew" in call(*query, "--store", copy).output
+    (tmp_path / "link").symlink_to(store.root)
+    assert "rebuild" not in call(*query, "--store", tmp_path / "link").output
+    call("catalog", "rebuild", "--store", copy)
+    assert "rebuild" not in call(*query, "--store", copy).output
 
 
 def test_upkeep_of_a_store_that_is_not_there_is_refused_and_makes_none(tmp_path: Path):
