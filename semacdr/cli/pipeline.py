@@ -6,6 +6,8 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, cast
 
 import click
@@ -15,7 +17,7 @@ from rich.table import Table
 from semacdr.cli.options import STORE_OPTION
 from semacdr.dataset import as_of, load_dataset
 from semacdr.doctor import examine
-from semacdr.errors import TransientError
+from semacdr.errors import ConfigError, TransientError
 from semacdr.pipeline import STAGES, Context, check_dataset, find_stage, outlook, plan_semantics, refreshable
 from semacdr.report import summarize
 from semacdr.semantics import Plan
@@ -77,6 +79,7 @@ def run(
         context = Context(dataset=config, settings=settings, store=Store(settings.store, settings.cache))
         _preview(context, only, refresh)
         return
+    _demand_prefect_home()
     with _quiet_prefect(debug=ctx.find_root().params["debug"]):
         from flows.pipeline import nightly  # noqa: PLC0415 (Prefect takes seconds to import)
 
@@ -140,6 +143,26 @@ def _plan_table(expected: Plan, most_minutes: float | None) -> Table:
     unknown = "unknown: the model has not answered yet" + (f"; at most {most_minutes:g}" if most_minutes else "")
     table.add_row("minutes", unknown if expected.seconds is None else f"{expected.seconds / 60:,.1f}{rate}")
     return table
+
+
+def _demand_prefect_home() -> None:
+    """Look whether Prefect can keep its files: it would find out after two minutes, and in pages.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"Prefect cannot keep its files in {home}",
+            found=error.strerror,
+            expected="a folder that can be written",
+            do="name one by PREFECT_HOME",
+        ) from error
 
 
 @contextmanager

@@ -167,6 +167,13 @@ def test_what_late_stages_need_is_looked_at_before_the_first(toml: Path, tmp_pat
     assert (result.exit_code, message in result.output) == (2, True), result.output
 
 
+def test_run_says_where_prefect_cannot_keep_its_files(toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file" / "prefect"))
+    result = call("run", toml, "--store", tmp_path / "store")
+    assert (result.exit_code, "name one by PREFECT_HOME" in result.output) == (2, True), result.output
+
+
 def test_run_says_that_the_prefect_server_is_down(toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     result = semacdr("run", toml, "--only", "ingest", "--store", tmp_path / "store", cwd=tmp_path)
