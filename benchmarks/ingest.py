@@ -60,7 +60,7 @@ config = load_dataset(toml)
 log, source = Path(toml).with_name("log.jsonl.gz"), config.domains["shop"].interactions
 files, advance = {0: log}, lambda _: None
 limits = config.filters.model_dump(include={"min_timestamp_s", "max_timestamp_s"})
-judged = limits | {"until_s": None, "time_format": source.time_format}
+judged = limits | {"until_s": None, "time_format": source.time_format, "units_per_second": 1}
 fields = "max(user_id), max(item_id), max(timestamp), max(rating), max(fault), max(line)"
 events = "max(user_id), max(item_id), max(timestamp_s), max(rating), max(place), max(refusal)"
 with duckdb.connect() as connection:

@@ -57,7 +57,7 @@ class InteractionSource(Source):
     """One record per user-item event."""
 
     columns: dict[Literal["user_id", "item_id", "timestamp", "rating"], str]  # type: ignore[assignment]
-    time_format: Literal["seconds", "milliseconds", "microseconds", "iso8601"] = "seconds"
+    time_format: Literal["seconds", "milliseconds", "microseconds", "nanoseconds", "iso8601"] = "seconds"
     """How ``timestamp`` is written; ISO 8601 times without a zone are UTC."""
 
     @model_validator(mode="after")

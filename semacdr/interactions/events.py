@@ -26,6 +26,7 @@ INTERACTIONS = pa.schema(
     ]
 )
 ROWS_PER_GROUP = 100_000
+UNITS_PER_SECOND = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 FILLED_BY = {"user_id": "user_id", "item_id": "item_id", "timestamp_s": "timestamp", "rating": "rating"}
 """Column of a judged record -> column of the source."""
 
@@ -61,6 +62,7 @@ def write_events(
     events = Events()
     parameters = {
         "time_format": source.time_format,
+        "units_per_second": UNITS_PER_SECOND.get(source.time_format, 1),
         "min_timestamp_s": filters.min_timestamp_s,
         "max_timestamp_s": filters.max_timestamp_s,
         "until_s": filters.until_s,

@@ -262,7 +262,7 @@ def _advice(branch: Domain, reasons: list[str], *, whole: bool) -> str:
     advice = "mend the files, the columns or time_format of this domain" + ("" if whole else ", or allow more")
     if branch.interactions is None or not any(reason.startswith("timestamp") for reason in reasons):
         return advice
-    return f'{advice}; time_format is "{branch.interactions.time_format}" now: milliseconds, microseconds, iso8601?'
+    return f'{advice}; time_format is "{branch.interactions.time_format}" now: is it milliseconds, or iso8601?'
 
 
 def _write_items(

@@ -3,7 +3,8 @@
 -- place holds the file's number above 40 bits of the line's; refusal the reason and, on the next
 -- line, the record.
 -- Reads: fields (the files' records as text).
--- Parameters: $time_format, $min_timestamp_s, $max_timestamp_s, $until_s (may be null).
+-- Parameters: $time_format, $units_per_second (of a time that is a number), $min_timestamp_s,
+-- $max_timestamp_s, $until_s (may be null).
 with parsed as (
     select
         fields.*,
@@ -30,27 +31,28 @@ timed as (
     select
         told.*,
         -- Fractions of a second are cut. Times without a zone are UTC: the session's time zone.
-        case $time_format
-            when 'seconds'
+        case
+            when $time_format = 'iso8601'
+                then seconds(epoch(try_cast(trimmed(told.timestamp) as timestamptz)))
+            when $units_per_second = 1
                 then
                     coalesce(
                         told.whole_number,
                         seconds(try_cast(told.time_text as decimal(38, 9)))
                     )
-            when 'milliseconds'
-                then
-                    coalesce(
-                        seconds(told.whole_number / 1000),
-                        seconds(floor(try_cast(told.time_text as decimal(38, 9))) / 1000)
-                    )
-            when 'microseconds'
-                then
-                    coalesce(
-                        seconds(told.whole_number / 1000000),
-                        seconds(floor(try_cast(told.time_text as decimal(38, 9))) / 1000000)
-                    )
-            when 'iso8601'
-                then seconds(epoch(try_cast(trimmed(told.timestamp) as timestamptz)))
+            else
+                -- Whole numbers are divided as such: a double cannot tell the last nanosecond of a
+                -- second from the next one.
+                coalesce(
+                    whole_units(
+                        coalesce(
+                            told.whole_number,
+                            try_cast(floor(try_cast(told.time_text as decimal(38, 9))) as bigint)
+                        ),
+                        $units_per_second
+                    ),
+                    seconds(floor(try_cast(told.time_text as decimal(38, 9))) / $units_per_second)
+                )
         end as whole_seconds
     from told
 ),

@@ -2,6 +2,7 @@
 -- values that may not be.
 -- trimmed: without white space at its ends; null when nothing is left.
 -- identity: a string or number at a place in a JSON text; anything else counts as missing.
+-- whole_units: how many whole units are in a whole number, rounded down.
 -- seconds: a number as whole seconds, fractions cut, kept within what a bigint holds.
 create or replace macro trimmed(value) as
 case
@@ -27,3 +28,6 @@ cast(
         else floor(number)
     end as bigint
 );
+
+create or replace macro whole_units(number, unit) as
+number // unit - cast(number % unit < 0 as bigint);

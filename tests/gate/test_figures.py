@@ -56,6 +56,6 @@ def test_a_list_is_full_with_half_of_the_items_that_its_user_has_not_had():
     sequences = pl.LazyFrame({"user_id": list(had), "domains": domains, "item_ids": list(had.values())})
     # Left to them: three, six and none. One rank is half of three, and three would be half of six.
     assert full_lists(now, users, sequences, items, 20) == {"a": pytest.approx(2 / 3)}
-    # Of what is available today four, three of which the first has had and one the second: one rank is half of three.
-    available = items.filter(pl.col("item_id").is_in(list("iklo")))
-    assert full_lists(now, users, sequences, available, 20) == {"a": 1.0}
+    # Five are available, of which the first has had three and the second one: one rank is half of two, not of four.
+    available = items.filter(pl.col("item_id").is_in(list("iklop")))
+    assert full_lists(now, users, sequences, available, 20) == {"a": pytest.approx(2 / 3)}
