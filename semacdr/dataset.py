@@ -42,6 +42,14 @@ class Source(Frozen):
     columns: dict[str, str]
     """Our column name -> the field's name in the files."""
 
+    @model_validator(mode="after")
+    def _delimiter_is_one_of_csv(self) -> Source:
+        if self.delimiter is not None and self.format != "csv":
+            raise ValueError(f'delimiter is for csv, and this is {self.format}: say format = "csv"')
+        if self.delimiter in {'"', "\r", "\n"}:
+            raise ValueError("delimiter cannot be a quote or the end of a line")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _format_by_name(cls, given: object) -> object:

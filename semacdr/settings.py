@@ -8,6 +8,7 @@ every answer. Read once, at the entry point, from ``semacdr.toml`` in the workin
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -81,6 +82,8 @@ class EncoderSettings(BaseModel):
     batch_size: int = Field(default=64, ge=1)
 
 
+_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
+"""What Kubernetes puts into the environment for a service that is called like us."""
 OTHER_VARIABLES = frozenset({"SEMACDR_ALERT_WEBHOOK", "SEMACDR_GPU_POOL"})
 """Read by what sets Prefect up."""
 
@@ -169,6 +172,7 @@ def _refuse_unknown_variables() -> None:
     """Look for slips of the pen in the environment, which pydantic takes for variables of somebody else."""
     known = {f"SEMACDR_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
     given = {name.upper().partition("__")[0] for name in os.environ if name.upper().startswith("SEMACDR_")}
+    given = {name for name in given if not _SERVICE_LINK.search(name)}
     if unknown := sorted(given - known):
         raise ConfigError(
             f"no setting is called {unknown[0]}",

@@ -118,6 +118,14 @@ def test_load_dataset_import_into_unknown_domain_is_named(tmp_path: Path):
     assert "a" in message
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [('delimiter = ";"', "delimiter is for csv"), ('format = "csv"\ndelimiter = "\\n"', "the end of a line")],
+)
+def test_load_dataset_delimiter_that_separates_nothing_is_refused(tmp_path: Path, more: str, message: str):
+    assert message in fails(tmp_path, f"{SMALL}{more}\n")
+
+
 def test_load_dataset_says_list_and_table(tmp_path: Path):
     message = fails(tmp_path, 'name = "toy"\n[domains.a.interactions]\nfiles = "log.jsonl"\ncolumns = ["u"]\n')
     assert "domains.a.interactions.files: should be a list" in message

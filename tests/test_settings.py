@@ -65,6 +65,7 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise(set_by_user: dict[
 def test_unknown_variable_is_refused_with_the_near_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SEMACDR_ALERT_WEBHOOK", "http://127.0.0.1:1")  # no setting, but ours
     monkeypatch.setenv("SEMACDR_LLM__URLS", '["http://127.0.0.1:1/v1"]')
+    monkeypatch.setenv("SEMACDR_API_PORT_4200_TCP", "tcp://10.0.0.1:4200")  # Kubernetes', of a service of that name
     load_settings()
     monkeypatch.setenv("SEMACDR_STOER", "elsewhere")
     with pytest.raises(ConfigError, match=r"SEMACDR_STOER(.*\n)+.*did you mean 'SEMACDR_STORE'"):

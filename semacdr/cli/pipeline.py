@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 from typing import Any, cast
 
 import click
+import httpx
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,6 +25,9 @@ from semacdr.semantics import Plan
 from semacdr.settings import load_settings
 from semacdr.store import Store
 from semacdr.terminal import open_console
+
+_HEALTH_S = 10
+"""How long a Prefect server may take to say that it lives."""
 
 
 @click.command()
@@ -77,24 +81,16 @@ def run(
     config = as_of(config, until.date()) if until else config
     if preview:
         context = Context(dataset=config, settings=settings, store=Store(settings.store, settings.cache))
-        _preview(context, only, refresh)
+        _preview(context, only, {only} if only else refresh)
         return
     _demand_prefect_home()
+    _demand_prefect_server()
     with _quiet_prefect(debug=ctx.find_root().params["debug"]):
         from flows.pipeline import nightly  # noqa: PLC0415 (Prefect takes seconds to import)
 
         day = until.date() if until else None
         # Both hold names that were found to be right.
-        try:
-            nightly(dataset, settings.store, day, cast("Any", only), cast("Any", refresh), retries=0)
-        except RuntimeError as error:
-            if "Failed to reach API" not in str(error):
-                raise
-            raise TransientError(
-                "no Prefect server answers",
-                found=f"PREFECT_API_URL={os.environ.get('PREFECT_API_URL')}",
-                do="start the server, or unset PREFECT_API_URL to run without one",
-            ) from error
+        nightly(dataset, settings.store, day, cast("Any", only), cast("Any", refresh), retries=0)
     if only is None:
         summarize(Store(settings.store, settings.cache), config, open_console())
 
@@ -163,6 +159,23 @@ def _demand_prefect_home() -> None:
             expected="a folder that can be written",
             do="name one by PREFECT_HOME",
         ) from error
+
+
+def _demand_prefect_server() -> None:
+    """Look whether the server that the environment names answers, with whatever status.
+
+    Raises:
+        TransientError: it does not.
+    """
+    if url := os.environ.get("PREFECT_API_URL"):
+        try:
+            httpx.get(url.rstrip("/") + "/health", timeout=_HEALTH_S)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise TransientError(
+                "no Prefect server answers",
+                found=f"PREFECT_API_URL={url}: {error}",
+                do="start the server, or unset PREFECT_API_URL to run without one",
+            ) from error
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from pathlib import Path
 
 import click
@@ -12,13 +14,18 @@ from semacdr.errors import ConfigError, StoreError
 from semacdr.store import Store
 from semacdr.store.remote import let_read
 
-_WRITES = {
-    duckdb.StatementType.ATTACH,
-    duckdb.StatementType.COPY,
-    duckdb.StatementType.COPY_DATABASE,
-    duckdb.StatementType.EXPORT,
+_LOOKS = {
+    duckdb.StatementType.CALL,
+    duckdb.StatementType.CREATE,
+    duckdb.StatementType.EXPLAIN,
+    duckdb.StatementType.MULTI,
+    duckdb.StatementType.PRAGMA,
+    duckdb.StatementType.SELECT,
+    duckdb.StatementType.SET,
 }
-"""The catalog is opened to be read, but these could write beside it: into the files of the store."""
+"""The catalog is opened to be read; others than these could write beside it, into the files of the store."""
+_COPIES = re.compile(r"\b(copy|export)\b", re.IGNORECASE)
+"""EXPLAIN ANALYZE does what it explains, and a COPY of a PIVOT is several statements."""
 
 
 @click.command()
@@ -50,10 +57,11 @@ def sql(query: str, csv: bool, store: str | None) -> None:
         let_read(connection, opened.uri)
         # Or the name of a variable of ours would be a table.
         connection.execute("set python_enable_replacements = false")
+        with contextlib.suppress(duckdb.Error):
+            _warn_of_another_place(connection, opened)
         try:
             statements = connection.extract_statements(text)
             _refuse_what_writes(statements)
-            _warn_of_another_place(connection, opened)
             for statement in statements:
                 result = connection.sql(statement.query)
                 if result is not None:
@@ -93,13 +101,18 @@ def _refuse_what_writes(statements: list[duckdb.Statement]) -> None:
         raise ConfigError(
             "no query", expected="SQL, or the path of a .sql file", do='such as: semacdr sql "from artifacts"'
         )
-    if writing := [str(one.type).rpartition(".")[2] for one in statements if one.type in _WRITES]:
+    if writing := [str(one.type).rpartition(".")[2] for one in statements if _may_write(one)]:
         raise ConfigError(
             "`semacdr sql` looks and does not write",
             found=", ".join(writing),
             expected="queries",
             do="use --csv for a file, or another client of DuckDB on the catalog",
         )
+
+
+def _may_write(statement: duckdb.Statement) -> bool:
+    is_more = statement.type in {duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}
+    return statement.type not in _LOOKS or (is_more and _COPIES.search(statement.query) is not None)
 
 
 def _read(path: Path) -> str:

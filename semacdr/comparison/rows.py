@@ -132,9 +132,13 @@ class Row:
 
     @property
     def slug(self) -> str:
-        """The name as a file or, behind a setting, an alias may have it; a long one ends with a hash of all of it."""
-        slug = re.sub("[^a-z0-9_-]", "-", self.name.lower())
-        if len(slug) <= _LONGEST_SLUG:
+        """The name as a file or, behind a setting, an alias may have it.
+
+        One that is long, or has other letters than those of our own rows, ends with a hash of all of it.
+        """
+        plain = self.name.replace(":", "-")
+        slug = re.sub("[^a-z0-9_-]", "-", plain.lower())
+        if slug == plain and len(slug) <= _LONGEST_SLUG:
             return slug
         return f"{slug[: _LONGEST_SLUG - 9]}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
 

@@ -56,8 +56,8 @@ class LocalEncoder:
             raise ConfigError(
                 f"{config.encoder!r} is no sentence-transformers model",
                 found=str(error).splitlines()[0],
-                expected=f"{BUNDLED}, a folder with a model, or a hub name that this machine can reach",
-                do="mend `embeddings.encoder` in the data set's TOML",
+                expected=f"{BUNDLED}, a folder with a model, or a hub name and revision that this machine can reach",
+                do="mend `embeddings.encoder` or `embeddings.revision` in the data set's TOML",
             ) from error
         self._model.max_seq_length = min(config.max_tokens, self._model.max_seq_length or config.max_tokens)
         self._batch_size = batch_size

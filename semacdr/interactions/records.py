@@ -135,13 +135,13 @@ def _broken(path: Path, kind: str, error: Exception) -> DataError:
     )
 
 
-def _blocks(path: Path, advance: Advance, ends: tuple[bytes, ...] = (b"\n",)) -> Iterator[bytes]:
+def _blocks(path: Path, advance: Advance, *, cr: bool = False) -> Iterator[bytes]:
     """Yield blocks of whole lines. Of a line beyond ``MAX_LINE_BYTES`` only the beginning is there.
 
     Args:
         path: the file.
         advance: takes bytes read.
-        ends: what a line may end with.
+        cr: a carriage return ends a line, too.
     """
     with path.open("rb") as raw:
         stream: IO[bytes] = igzip.open(raw) if path.suffix == ".gz" else raw  # type: ignore[no-untyped-call]
@@ -153,12 +153,13 @@ def _blocks(path: Path, advance: Advance, ends: tuple[bytes, ...] = (b"\n",)) ->
                 _refuse_foreign(path, block)
                 block, first = block.removeprefix(b"\xef\xbb\xbf"), False
             if len(carry) > MAX_LINE_BYTES:
-                found = [at for end in ends if (at := block.find(end)) >= 0]
-                if not found:
+                ends = [at for end in (b"\n", b"\r")[: 1 + cr] if (at := block.find(end)) >= 0]
+                if not ends:
                     continue
-                block = block[min(found) :]
+                block = block[min(ends) :]
             block = carry + block
-            cut = max(map(block.rfind, ends)) + 1
+            # A carriage return at the end may have its line feed in the next block.
+            cut = max(block.rfind(b"\n"), block.rfind(b"\r", 0, len(block) - 1) if cr else -1) + 1
             carry = block[cut : cut + MAX_LINE_BYTES + 1]
             if cut:
                 yield block[:cut]
@@ -171,7 +172,7 @@ _FOREIGN = {
     b"BZh": "compressed with bzip2",
     b"\x28\xb5\x2f\xfd": "compressed with Zstandard",
     b"\xfd7zXZ\x00": "compressed with xz",
-    b"\x1f\x8b": "compressed with gzip, and its name does not end in .gz",
+    b"\x1f\x8b": "compressed with gzip, once more or without .gz at the end of its name",
     b"PAR1": "Parquet",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
@@ -262,7 +263,7 @@ def _csv_reader(path: Path, source: Source, advance: Advance) -> Reader:
 
 def _csv_lines_reader(path: Path, source: Source, advance: Advance) -> tuple[Reader, _Lines]:
     """Read CSV over blocks: bad bytes become lone surrogates, so that the other records stay readable."""
-    texts = (block.decode(errors="surrogateescape") for block in _blocks(path, advance, (b"\n", b"\r")))
+    texts = (block.decode(errors="surrogateescape") for block in _blocks(path, advance, cr=True))
     lines = _Lines(itertools.chain.from_iterable(io.StringIO(text, newline="") for text in texts))
     delimiter = source.delimiter or ("\t" if ".tsv" in path.suffixes else ",")
     return csv.reader(lines, delimiter=delimiter, strict=True), lines
@@ -332,7 +333,7 @@ def _csv_rows(reader: Reader) -> tuple[list[list[str]], csv.Error | None]:
 
 
 def _lines_of(row: list[str]) -> int:
-    return 1 + sum(field.replace("\r\n", "\n").count("\n") for field in row)
+    return 1 + sum(field.replace("\r\n", "\n").replace("\r", "\n").count("\n") for field in row)
 
 
 def _csv_batch(

@@ -139,7 +139,7 @@ class Store:
         while not over.wait(PUSH_EVERY_S):
             try:
                 self._backend.push_responses()
-            except SemacdrError as error:
+            except (SemacdrError, OSError) as error:
                 log.warning("answers could not be put into the store; they are tried again", error=str(error))
 
     def exists(self) -> bool:

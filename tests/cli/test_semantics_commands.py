@@ -107,6 +107,8 @@ def test_dry_run_says_what_would_run_and_what_is_asked(dataset: Path, tmp_path: 
     assert rows["minutes"] == "unknown: the model has not answered yet"
     asked = CliRunner().invoke(main, ["run", *arguments, "--refresh", "semantics"], catch_exceptions=False).output
     assert "runs: gathers more" in asked
+    only = CliRunner().invoke(main, ["run", *arguments, "--only", "semantics"], catch_exceptions=False).output
+    assert "runs: gathers more" in only
     empty = CliRunner().invoke(main, ["run", *arguments, "--store", str(tmp_path / "none")], catch_exceptions=False)
     assert "runs: interactions is made anew" in empty.output
     assert "tokens" not in empty.output

@@ -201,6 +201,9 @@ def test_queries_can_write_nothing(store: Store):
         f"copy (select 1) to '{parquet}'",
         f"select 1; attach '{store.catalog}' as c",
         f"export database '{store.root}'",
+        f"copy (pivot artifacts on name using count(*)) to '{parquet}'",
+        f"explain analyze copy (select 1) to '{parquet}'",
+        f"prepare p as copy (select 1) to '{parquet}'; execute p",
     ):
         refused = call("sql", query)
         assert (refused.exit_code, "looks and does not write" in refused.output) == (2, True), refused.output
@@ -218,6 +221,13 @@ def test_history_that_cannot_be_read_is_refused_in_words(store: Store, history: 
 
 def test_queries_all_answer_and_fail_in_words(store: Store):
     assert call("sql", "select 1 as a; select 2 as b", "--csv").output == "a\n1\nb\n2\n"
+    for query in (
+        "pivot artifacts on name using count(*)",
+        "explain analyze from artifacts",
+        "set threads = 1",
+        "show tables",
+    ):
+        assert call("sql", query).exit_code == 0, query
     for query, message in (
         ("", "no query"),
         ("/* nothing */", "no query"),

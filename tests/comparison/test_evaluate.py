@@ -278,10 +278,10 @@ def test_rows_of_any_name_have_aliases():
     longer = Row(f"{long.name}:alone", None)
     aliases = {
         alias_of(row, Setting(Protocol.GTS, Candidates.SAMPLED_999, fit))
-        for row in (long, longer, Row("LightGCN 1.0/Müller", None))
+        for row in (long, longer, *(Row(name, None) for name in ("LightGCN 1.0/Müller", "SASRec v1.0", "sasrec-v1-0")))
         for fit in FitOn
     }
-    assert len(aliases) == 3 * len(FitOn)
+    assert len(aliases) == 5 * len(FitOn)
     for alias in aliases:
         names.check_alias(alias)
 

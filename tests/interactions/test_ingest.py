@@ -303,6 +303,18 @@ def test_ingest_csv_lines_that_a_stray_quote_swallows_are_rejects(tmp_path: Path
         run(one_domain(tmp_path, "log.csv", share=0.05), tmp_path / "refused")
 
 
+@pytest.mark.parametrize("block", [5, 11, 4096])
+def test_ingest_csv_line_ends_within_a_field_are_no_rejects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+):
+    monkeypatch.setattr(records, "BLOCK_BYTES", block)
+    rows = [f'ann,"x\r{n}\r\ny\n",14{n:08}' for n in range(9)]
+    (tmp_path / "log.csv").write_bytes("\r\n".join(["u,i,t", *rows, 'bob,"x"y,1400000000', rows[0]]).encode())
+    facts, outputs = run(one_domain(tmp_path, "log.csv"), tmp_path / "out")
+    assert [(line, reason) for _, line, reason in rejects(outputs)] == [(10, "malformed csv"), (11, "duplicate event")]
+    assert facts.rows_in == 11
+
+
 def test_ingest_csv_delimiter_is_what_the_toml_says(tmp_path: Path):
     (tmp_path / "log.csv").write_text("u;i;t\nann;x,y;1400000000\n", encoding="utf-8")
     _, outputs = run(one_domain(tmp_path, "log.csv", more=f'{COLUMNS}\ndelimiter = ";"'), tmp_path / "out")
@@ -313,10 +325,11 @@ def test_ingest_csv_delimiter_is_what_the_toml_says(tmp_path: Path):
     ("data", "what"),
     [
         (b"PK\x03\x04 ...", "zip archive"),
-        (gzip.compress(b"{}\n"), r"name does not end in \.gz"),
+        (gzip.compress(b"{}\n"), "compressed with gzip"),
         ('{"u": "ann"}'.encode("utf-16"), "UTF-16"),
         (b"PAR1....", "Parquet"),
     ],
+    ids=["zip", "gzip", "utf-16", "parquet"],
 )
 def test_ingest_file_of_another_kind_is_refused(tmp_path: Path, data: bytes, what: str):
     (tmp_path / "log.jsonl").write_bytes(data)
