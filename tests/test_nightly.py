@@ -138,7 +138,7 @@ def test_checkpoint_is_not_kept_where_todays_items_cannot_be_added_to_it(
     assert training.keeps(context, inputs | {"embeddings": replace(inputs["embeddings"], manifest=other)}) is None
     assert training.keeps(context, inputs) is not None
     scan = Artifact.scan
-    added = pl.LazyFrame({"domain": ["games"], "item_id": ["g1"]})
+    added = pl.LazyFrame({"domain": ["plants"], "item_id": ["p1"]})
     monkeypatch.setattr(Artifact, "scan", lambda *of: pl.concat([scan(*of), added], how="diagonal"))
     assert training.keeps(context, inputs) is None
 
