@@ -111,8 +111,8 @@ def _refuse_what_writes(statements: list[duckdb.Statement]) -> None:
 
 
 def _may_write(statement: duckdb.Statement) -> bool:
-    is_more = statement.type in {duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}
-    return statement.type not in _LOOKS or (is_more and _COPIES.search(statement.query) is not None)
+    holds_others = statement.type in {duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI}
+    return statement.type not in _LOOKS or (holds_others and _COPIES.search(statement.query) is not None)
 
 
 def _read(path: Path) -> str:

@@ -119,7 +119,7 @@ def field_names(path: Path, source: Source) -> list[str]:
         DataError: the file is broken.
     """
     if source.format == "csv":
-        return _header(path, _csv_reader(path, source, lambda _: None))
+        return _header(path, _csv_reader(path, source, lambda _: None)[0])
     try:
         return list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
@@ -257,11 +257,7 @@ class _Lines:
         return list(self._last)[-count:] if count else []
 
 
-def _csv_reader(path: Path, source: Source, advance: Advance) -> Reader:
-    return _csv_lines_reader(path, source, advance)[0]
-
-
-def _csv_lines_reader(path: Path, source: Source, advance: Advance) -> tuple[Reader, _Lines]:
+def _csv_reader(path: Path, source: Source, advance: Advance) -> tuple[Reader, _Lines]:
     """Read CSV over blocks: bad bytes become lone surrogates, so that the other records stay readable."""
     texts = (block.decode(errors="surrogateescape") for block in _blocks(path, advance, cr=True))
     lines = _Lines(itertools.chain.from_iterable(io.StringIO(text, newline="") for text in texts))
@@ -288,7 +284,7 @@ def _wide_fields() -> Iterator[None]:
 
 
 def _csv_batches(path: Path, source: Source, schema: pa.Schema, advance: Advance) -> Iterator[pa.RecordBatch]:
-    reader, lines = _csv_lines_reader(path, source, advance)
+    reader, lines = _csv_reader(path, source, advance)
     header = _header(path, reader)
     positions = [
         header.index(field) if (field := source.columns.get(name)) in header else None for name in schema.names[3:]

@@ -167,7 +167,7 @@ def read_file(
         else:
             ids = {name: row[name] for name in _ID}
             accepted.append({**ids, **verdict._asdict(), "model": source.model})
-    if rows.height and known.is_empty():
+    if rows.height and rows.join(items, on=_ID, how="semi").is_empty():
         log.warning(
             "no item of an import is known: are ids written as in the log?",
             file=source.file,

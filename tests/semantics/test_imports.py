@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from structlog.testing import capture_logs
 
 from semacdr.dataset import DatasetConfig
 from semacdr.errors import ConfigError
@@ -65,6 +66,19 @@ def test_imports_excluded_items_are_left_out(tmp_path: Path, items: pl.DataFrame
     imported = read_imports(config_with(tmp_path, {"exclude": "live.tsv"}), items)
     assert imported.frame["item_id"].to_list() == ["m1"]
     assert imported.counts[0]["excluded"] == 2
+
+
+def test_imports_of_which_no_item_is_known_are_told(tmp_path: Path, items: pl.DataFrame):
+    pl.DataFrame([ROWS[0], ROWS[3]]).write_parquet(tmp_path / "texts.parquet")
+    with capture_logs() as logs:
+        # The second file's items are known; that the first has given them all is nothing to tell.
+        read_imports(config_with(tmp_path, {}, {}), items)
+    assert logs == []
+    pl.DataFrame(ROWS).with_columns(item_id=pl.lit("1.0")).write_parquet(tmp_path / "texts.parquet")
+    with capture_logs() as logs:
+        read_imports(config_with(tmp_path, {}), items)
+    assert "no item of an import is known" in logs[0]["event"]
+    assert logs[0]["found"].startswith("1.0")
 
 
 def test_imports_first_file_wins(tmp_path: Path, items: pl.DataFrame):
