@@ -58,7 +58,7 @@ def run_stages(
         ConfigError: before the first stage, if the data set's TOML or one of its files is wrong.
     """
     settings = load_settings(store=store)
-    check_dataset(load_dataset(dataset, settings.datasets), settings)
+    check_dataset(load_dataset(dataset, settings.datasets), settings, Store(settings.store, settings.cache))
     timed = run_stage.with_options(retries=retries, timeout_seconds=settings.stage_timeout_s)
     versions: dict[str, str] = {}
     try:

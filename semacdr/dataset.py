@@ -340,7 +340,7 @@ class DatasetConfig(Frozen):
     training: Training = Training()
     recommendations: Recommendations = Recommendations()
     gate: Gate = Gate()
-    _folder: Path = PrivateAttr(default=Path())
+    _path: Path = PrivateAttr(default=Path(FILE_NAME))
 
     @model_validator(mode="after")
     def _imports_name_known_domains(self) -> DatasetConfig:
@@ -363,9 +363,14 @@ class DatasetConfig(Frozen):
         return self
 
     @property
+    def path(self) -> Path:
+        """The TOML."""
+        return self._path
+
+    @property
     def folder(self) -> Path:
         """The folder that relative paths start from: that of the TOML."""
-        return self._folder
+        return self._path.parent
 
 
 def load_dataset(reference: str | Path, search: tuple[Path, ...] = (Path("examples"),)) -> DatasetConfig:
@@ -387,7 +392,7 @@ def load_dataset(reference: str | Path, search: tuple[Path, ...] = (Path("exampl
         config = DatasetConfig.model_validate(raw)
     except ValidationError as error:
         raise config_error(str(path), error, DatasetConfig) from error
-    config._folder = path.parent.resolve()  # noqa: SLF001 (our own; frozen models have no other way)
+    config._path = path.resolve()  # noqa: SLF001 (our own; frozen models have no other way)
     return config
 
 
@@ -403,7 +408,7 @@ def as_of(config: DatasetConfig, until: date) -> DatasetConfig:
         dated = DatasetConfig.model_validate(raw)
     except ValidationError as error:
         raise config_error(f"{config.name} until {until}", error, DatasetConfig) from error
-    dated._folder = config.folder  # noqa: SLF001 (our own; frozen models have no other way)
+    dated._path = config.path  # noqa: SLF001 (our own; frozen models have no other way)
     return dated
 
 
@@ -419,12 +424,17 @@ def refuse_namesake(config: DatasetConfig, search: tuple[Path, ...]) -> None:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError):
             continue  # says so when it is loaded
         if other == config.name and path.parent.resolve() != config.folder:
-            raise ConfigError(
-                f"two data sets are named {config.name!r}",
-                found=f"{config.folder / FILE_NAME} and {path}",
-                expected="a name of its own for each: the store keeps artifacts by it",
-                do="change `name` in one of them",
-            )
+            raise namesakes(config, path)
+
+
+def namesakes(config: DatasetConfig, other: Path) -> ConfigError:
+    """Return the error that another TOML describes a data set of this one's name."""
+    return ConfigError(
+        f"two data sets are named {config.name!r}",
+        found=f"{config.path} and {other}",
+        expected="a name of its own for each: the store keeps artifacts by it",
+        do="change `name` in one of them, or give it another --store",
+    )
 
 
 def _find(reference: str, search: tuple[Path, ...]) -> Path:

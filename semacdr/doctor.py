@@ -15,7 +15,7 @@ from typing import Literal
 import httpx
 
 from semacdr.dataset import load_dataset
-from semacdr.errors import ConfigError, StoreError, TransientError
+from semacdr.errors import ConfigError, SemacdrError, StoreError, TransientError
 from semacdr.interactions import raw_files
 from semacdr.pipeline import check_dataset
 from semacdr.semantics.models import has_gpu, model_to_serve
@@ -25,6 +25,8 @@ from semacdr.store import Store
 
 _LIBRARIES = ("prefect", "duckdb", "polars", "pyarrow", "torch", "sentence-transformers")
 _MIN_FREE_BYTES = 2_000_000_000
+_HEALTH_S = 10
+"""How long a Prefect server may take to say that it lives."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,27 @@ def _prefect_server() -> Finding:
     if not url:
         return Finding("note", "Prefect server", "PREFECT_API_URL is not set", "not needed by `semacdr run`")
     try:
-        httpx.get(url.rstrip("/") + "/health", timeout=5).raise_for_status()
-    except httpx.HTTPError as error:
-        return Finding("missing", "Prefect server", f"{url}: {error}", "prefect server start, or unset PREFECT_API_URL")
+        demand_prefect_server()
+    except TransientError as error:
+        return Finding("missing", "Prefect server", str(error.found), error.do)
     return Finding("ok", "Prefect server", url)
+
+
+def demand_prefect_server() -> None:
+    """Look whether the server that the environment names answers, with whatever status.
+
+    Raises:
+        TransientError: it does not.
+    """
+    if url := os.environ.get("PREFECT_API_URL"):
+        try:
+            httpx.get(url.rstrip("/") + "/health", timeout=_HEALTH_S)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise TransientError(
+                "no Prefect server answers",
+                found=f"PREFECT_API_URL={url}: {error}",
+                do="start the server, or unset PREFECT_API_URL to run without one",
+            ) from error
 
 
 def _store(settings: Settings) -> list[Finding]:
@@ -149,8 +168,8 @@ def _store(settings: Settings) -> list[Finding]:
 def _dataset(settings: Settings, dataset: str) -> Finding:
     try:
         config = load_dataset(dataset, settings.datasets)
-        check_dataset(config, settings)
+        check_dataset(config, settings, Store(settings.store, settings.cache))
         files = raw_files(config)
-    except ConfigError as error:
+    except SemacdrError as error:
         return Finding("missing", f"data set {dataset}", str(error.what), error.do)
     return Finding("ok", f"data set {config.name}", f"{len(config.domains)} domains, {len(files)} files")

@@ -32,7 +32,7 @@ import structlog
 
 from semacdr import embeddings, gate, index, interactions, semantics, sequences
 from semacdr.availability import available
-from semacdr.dataset import DatasetConfig, refuse_namesake
+from semacdr.dataset import DatasetConfig, load_dataset, namesakes, refuse_namesake
 from semacdr.errors import ConfigError, SemacdrError, StoreError, close_names, examples
 from semacdr.manifest import Facts, fingerprint
 from semacdr.model.config import load_preset
@@ -483,22 +483,47 @@ def find_stage(name: str) -> Stage:
     raise ConfigError(f"no stage {name!r}", expected=close_names(name, [stage.name for stage in STAGES]))
 
 
-def check_dataset(dataset: DatasetConfig, settings: Settings) -> None:
+def check_dataset(dataset: DatasetConfig, settings: Settings, store: Store) -> None:
     """Find what is wrong with a data set before anything runs, so that no LLM is paid for a slip of the pen.
 
     Raises:
         ConfigError: a raw file, an import, the prompt or the encoder is missing, there is no such preset, an override
-            is impossible, the availability is no condition, or another data set in the folders of the settings has the
-            same name.
+            is impossible, the availability is no condition, or another data set in the folders of the settings or in
+            the store has the same name.
+        StoreError: the store cannot be read.
     """
     refuse_namesake(dataset, settings.datasets)
     interactions.check_raw_files(dataset)
+    _refuse_to_replace(dataset, store)
     load_preset(dataset.training.preset, dataset.training.overrides)
     semantics.check_files(dataset)
     if settings.encoder.url is None:
         embeddings.locate(dataset.embeddings.encoder)
     if (condition := dataset.recommendations.availability) is not None:
         available(interactions.no_items(), condition)
+
+
+def _refuse_to_replace(dataset: DatasetConfig, store: Store) -> None:
+    """Look whether the store's artifacts of this name are those of another data set, whose TOML is still there.
+
+    One that was moved or copied with its logs is the same.
+
+    Raises:
+        ConfigError: they are.
+        StoreError: the store cannot be read.
+    """
+    if not (ingested := store.manifests(dataset.name, "interactions")):
+        return
+    described_by = Path(str(ingested[-1].details.get(interactions.DESCRIBED_BY, dataset.path)))
+    if described_by == dataset.path or not described_by.is_file():
+        return
+    try:
+        other = load_dataset(described_by)
+        is_another = other.name == dataset.name and not interactions.same_raw_files(dataset, other)
+    except ConfigError:
+        return  # nobody can run it as it is
+    if is_another:
+        raise namesakes(dataset, described_by)
 
 
 def refreshable(names: Iterable[str]) -> set[str]:

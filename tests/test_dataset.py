@@ -34,7 +34,7 @@ def test_load_dataset_by_file_folder_and_name_is_the_same(tmp_path: Path):
     other = tmp_path / "toy" / "other.toml"
     other.write_text(SMALL, encoding="utf-8")
     found = [load_dataset(path), load_dataset(path.parent), load_dataset("toy", (tmp_path,)), load_dataset(other)]
-    assert all(one == found[0] and one.folder == path.parent.resolve() for one in found)
+    assert all(one.model_dump() == found[0].model_dump() and one.folder == path.parent.resolve() for one in found)
     assert found[0].domains["a"].interactions.format == "jsonl"
 
 

@@ -182,4 +182,21 @@ def test_two_data_sets_of_one_name_are_refused(tmp_path: Path):
         write_raw_logs(tmp_path / folder)
     settings = Settings(datasets=(tmp_path,))
     with pytest.raises(ConfigError, match="two data sets are named 'three-domains'"):
-        check_dataset(load_dataset(tmp_path / "a"), settings)
+        check_dataset(load_dataset(tmp_path / "a"), settings, Store(tmp_path / "store"))
+
+
+def test_data_set_with_the_name_of_another_in_the_store_is_refused(context: Context, tmp_path: Path):
+    run_stage(find_stage("ingest"), context)
+    write_raw_logs(tmp_path / "other")
+    namesake = load_dataset(tmp_path / "other")
+    # A copy, logs and all, is the same data set: a new version of the program beside the old one, say.
+    check_dataset(namesake, context.settings, context.store)
+    with (namesake.folder / "films.csv").open("a") as file:
+        file.write("\n")
+    with pytest.raises(ConfigError, match="two data sets are named 'three-domains'") as refused:
+        check_dataset(namesake, context.settings, context.store)
+    assert str(context.dataset.path) in str(refused.value.found)
+    check_dataset(context.dataset, context.settings, context.store)
+    # Whose TOML is gone, or has another name now, is no other.
+    context.dataset.path.rename(context.dataset.folder / "gone.toml")
+    check_dataset(namesake, context.settings, context.store)

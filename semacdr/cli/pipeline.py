@@ -11,23 +11,19 @@ from tempfile import TemporaryFile
 from typing import Any, cast
 
 import click
-import httpx
 from rich.markup import escape
 from rich.table import Table
 
 from semacdr.cli.options import STORE_OPTION
 from semacdr.dataset import as_of, load_dataset
-from semacdr.doctor import examine
-from semacdr.errors import ConfigError, TransientError
+from semacdr.doctor import demand_prefect_server, examine
+from semacdr.errors import ConfigError
 from semacdr.pipeline import STAGES, Context, check_dataset, find_stage, outlook, plan_semantics, refreshable
 from semacdr.report import summarize
 from semacdr.semantics import Plan
 from semacdr.settings import load_settings
 from semacdr.store import Store
 from semacdr.terminal import open_console
-
-_HEALTH_S = 10
-"""How long a Prefect server may take to say that it lives."""
 
 
 @click.command()
@@ -77,14 +73,15 @@ def run(
     refreshable(refresh)
     if only:
         find_stage(only)
-    check_dataset(config, settings)
+    artifacts = Store(settings.store, settings.cache)
+    check_dataset(config, settings, artifacts)
     config = as_of(config, until.date()) if until else config
     if preview:
-        context = Context(dataset=config, settings=settings, store=Store(settings.store, settings.cache))
+        context = Context(dataset=config, settings=settings, store=artifacts)
         _preview(context, only, {only} if only else refresh)
         return
     _demand_prefect_home()
-    _demand_prefect_server()
+    demand_prefect_server()
     with _quiet_prefect(debug=ctx.find_root().params["debug"]):
         from flows.pipeline import nightly  # noqa: PLC0415 (Prefect takes seconds to import)
 
@@ -92,7 +89,7 @@ def run(
         # Both hold names that were found to be right.
         nightly(dataset, settings.store, day, cast("Any", only), cast("Any", refresh), retries=0)
     if only is None:
-        summarize(Store(settings.store, settings.cache), config, open_console())
+        summarize(artifacts, config, open_console())
 
 
 @click.command()
@@ -159,23 +156,6 @@ def _demand_prefect_home() -> None:
             expected="a folder that can be written",
             do="name one by PREFECT_HOME",
         ) from error
-
-
-def _demand_prefect_server() -> None:
-    """Look whether the server that the environment names answers, with whatever status.
-
-    Raises:
-        TransientError: it does not.
-    """
-    if url := os.environ.get("PREFECT_API_URL"):
-        try:
-            httpx.get(url.rstrip("/") + "/health", timeout=_HEALTH_S)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise TransientError(
-                "no Prefect server answers",
-                found=f"PREFECT_API_URL={url}: {error}",
-                do="start the server, or unset PREFECT_API_URL to run without one",
-            ) from error
 
 
 @contextmanager

@@ -52,6 +52,9 @@ REJECTS = pa.schema(
     ]
 )
 
+DESCRIBED_BY = "described_by"
+"""In a manifest's details: the TOML, where it lay."""
+
 
 def no_items() -> pl.DataFrame:
     """Return the table of items without a row, to look at its columns."""
@@ -111,7 +114,11 @@ def ingest(
                 **done.details,
             )
     _join_rejects(outputs["rejects"], list(files), limits)
-    return Facts(rows_in=rows_in, dropped=dict(sorted(dropped.items())), details={"domains": details})
+    return Facts(
+        rows_in=rows_in,
+        dropped=dict(sorted(dropped.items())),
+        details={"domains": details, DESCRIBED_BY: str(config.path)},
+    )
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,19 @@ def check_raw_files(config: DatasetConfig) -> None:
             raise _unreadable(config.folder / file, error) from error
 
 
+def same_raw_files(one: DatasetConfig, other: DatasetConfig) -> bool:
+    """Tell whether two data sets name files of the same domains, tables and sizes, wherever they lie.
+
+    Raises:
+        ConfigError: a pattern matches no file.
+    """
+    first, second = (
+        sorted((domain, table, (config.folder / file).stat().st_size) for domain, table, file in _files(config))
+        for config in (one, other)
+    )
+    return first == second
+
+
 def _files(config: DatasetConfig) -> Iterator[tuple[str, str, str]]:
     """Yield domain, table and file of every raw file."""
     for name, domain in sorted(config.domains.items()):

@@ -54,7 +54,7 @@ def make_config(folder: Path = Path(), **semantics: object) -> DatasetConfig:
             "semantics": semantics,
         }
     )
-    config._folder = folder
+    config._path = folder / "dataset.toml"
     return config
 
 

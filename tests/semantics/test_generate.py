@@ -182,10 +182,10 @@ def test_gather_changed_title_costs_one_call_changed_prompt_words_cost_their_dom
     config = make_config(world)
     food = config.domains["food"].model_copy(update={"expert": "a cook"})
     reworded = config.model_copy(update={"domains": {**config.domains, "food": food}})
-    reworded._folder = world
+    reworded._path = world / "dataset.toml"
     assert run(world, llm, reworded).asked == 2
     renamed = config.model_copy(update={"name": "another"})
-    renamed._folder = world
+    renamed._path = world / "dataset.toml"
     assert run(world, llm, renamed).asked == 0
 
 
@@ -297,7 +297,7 @@ def test_gather_another_data_set_reuses_answers_to_the_same_items(
     write_interactions(other / "interactions", {})
     (other / "responses").symlink_to(world / "responses")
     config = make_config(other).model_copy(update={"name": "another"})
-    config._folder = other
+    config._path = other / "dataset.toml"
     report = run(other, llm, config)
     assert (report.reused, report.asked) == (2, 1)
     assert fake_server.asked[-1] == "Ninotchka"
