@@ -27,6 +27,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+COMPRESSIONS = (".gz", ".zst", ".bz2")
 _FORMATS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
@@ -36,7 +37,7 @@ class Source(Frozen):
     files: tuple[str, ...] = Field(min_length=1)
     """Paths or globs, relative to the data set's TOML."""
     format: Literal["jsonl", "csv", "parquet"] = "jsonl"
-    """Not given: by the names' ends. ``jsonl`` and ``csv`` may be gzipped, in a file whose name ends in ``.gz``."""
+    """Not given: by the names' ends. ``jsonl`` and ``csv`` may be compressed, in a file whose name ends so."""
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     """Of ``csv``; not given: a tab where ``.tsv`` is in the name, else a comma."""
     columns: dict[str, str]
@@ -55,7 +56,9 @@ class Source(Frozen):
     def _format_by_name(cls, given: object) -> object:
         if not isinstance(given, dict) or "format" in given or not isinstance(given.get("files"), list | tuple):
             return given
-        found = {_FORMATS.get(Path(str(file).removesuffix(".gz")).suffix, "jsonl") for file in given["files"]}
+        paths = [Path(str(file)) for file in given["files"]]
+        ends = {(path.with_suffix("") if path.suffix in COMPRESSIONS else path).suffix for path in paths}
+        found = {_FORMATS.get(end, "jsonl") for end in ends}
         if len(found) > 1:
             raise ValueError(f"files of {' and '.join(sorted(found))} in one table: say format, or bring them into one")
         return {**given, "format": found.pop()} if found else given

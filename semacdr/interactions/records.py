@@ -7,8 +7,8 @@ record and the table's own columns, all of them strings. ``fault`` says why a re
 
 from __future__ import annotations
 
+import bz2
 import csv
-import gzip
 import io
 import itertools
 import json
@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from isal import igzip, isal_zlib
 
-from semacdr.dataset import Source
+from semacdr.dataset import COMPRESSIONS, Source
 from semacdr.errors import DataError, SemacdrError
 from semacdr.spread import Advance
 
@@ -135,6 +135,17 @@ def _broken(path: Path, kind: str, error: Exception) -> DataError:
     )
 
 
+def _decompressed(path: Path, raw: IO[bytes]) -> IO[bytes]:
+    match path.suffix:
+        case ".gz":
+            return igzip.open(raw)  # type: ignore[no-untyped-call, no-any-return]
+        case ".zst":
+            return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")  # type: ignore[no-any-return]
+        case ".bz2":
+            return bz2.open(raw)
+    return raw
+
+
 def _blocks(path: Path, advance: Advance, *, cr: bool = False) -> Iterator[bytes]:
     """Yield blocks of whole lines. Of a line beyond ``MAX_LINE_BYTES`` only the beginning is there.
 
@@ -144,7 +155,7 @@ def _blocks(path: Path, advance: Advance, *, cr: bool = False) -> Iterator[bytes
         cr: a carriage return ends a line, too.
     """
     with path.open("rb") as raw:
-        stream: IO[bytes] = igzip.open(raw) if path.suffix == ".gz" else raw  # type: ignore[no-untyped-call]
+        stream = _decompressed(path, raw)
         carry, position, first = b"", 0, True
         while block := _read(path, stream):
             advance(raw.tell() - position)
@@ -169,10 +180,10 @@ def _blocks(path: Path, advance: Advance, *, cr: bool = False) -> Iterator[bytes
 
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive (or an Excel file)",
-    b"BZh": "compressed with bzip2",
-    b"\x28\xb5\x2f\xfd": "compressed with Zstandard",
+    b"BZh": "bzip2, compressed twice or without .bz2 at the end of its name",
+    b"\x28\xb5\x2f\xfd": "Zstandard, compressed twice or without .zst at the end of its name",
     b"\xfd7zXZ\x00": "compressed with xz",
-    b"\x1f\x8b": "compressed with gzip, once more or without .gz at the end of its name",
+    b"\x1f\x8b": "gzip, compressed twice or without .gz at the end of its name",
     b"PAR1": "Parquet",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
@@ -186,21 +197,40 @@ def _refuse_foreign(path: Path, block: bytes) -> None:
             raise DataError(
                 f"{path.name} is no text",
                 found=f"{what} ({path})",
-                expected="text in UTF-8, plain or in a file whose name ends in .gz, or Parquet with `format` saying so",
-                do="write the file anew",
+                expected=f"UTF-8, plain or compressed as its name ends ({', '.join(COMPRESSIONS)}); Parquet if `format` says so",
+                do="mend its name, or write it anew",
             )
+
+
+def _refuse_array(path: Path, block: bytes) -> None:
+    """Look whether a file begins as one JSON array that goes on in the next line, or is the only line."""
+    first, *others = block.lstrip().split(b"\n", 2)
+    first = first.rstrip()
+    if first.startswith(b"[") and (first == b"[" or first.endswith(b",") or not b"".join(others).strip()):
+        raise DataError(
+            f"{path.name} is one JSON array",
+            found=f"{first[:40].decode(errors='replace')} ({path})",
+            expected="JSON lines: one object a line",
+            do="write it so: jq -c '.[]' FILE > FILE.jsonl",
+        )
 
 
 def _read(path: Path, stream: IO[bytes]) -> bytes:
     try:
         return stream.read(BLOCK_BYTES)
-    except (gzip.BadGzipFile, EOFError, isal_zlib.error) as error:  # type: ignore[misc]
-        raise _broken(path, "gzip", error) from error
+    except isal_zlib.error as error:  # type: ignore[misc]
+        raise _broken(path, path.suffix, error) from error
+    except (OSError, EOFError) as error:
+        if path.suffix not in COMPRESSIONS:
+            raise
+        raise _broken(path, path.suffix, error) from error
 
 
 def _line_batches(path: Path, advance: Advance) -> Iterator[pa.RecordBatch]:
     line = 1
     for block in _blocks(path, advance):
+        if line == 1:
+            _refuse_array(path, block)
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
         if not block.endswith(b"\n"):
             ends = np.append(ends, len(block))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -109,5 +110,13 @@ def _demand(columns: set[str], found: set[str], source: Source, place: str) -> N
         expected=", ".join(
             f"{source.columns[name]!r} ({close_names(source.columns[name], found)})" for name in missing
         ),
-        do="mend the columns of this source in the data set's TOML",
+        do="mend the columns of this source in the data set's TOML" + _other_delimiter(found, source),
     )
+
+
+def _other_delimiter(found: set[str], source: Source) -> str:
+    """Advise another delimiter where the only field that a CSV file has can be cut by it."""
+    for delimiter in ("\t", ";", "|", ","):
+        if source.format == "csv" and len(found) == 1 and delimiter in (name := next(iter(found))):
+            return f", or set delimiter = {json.dumps(delimiter)}: {name!r} is one field now"
+    return ""

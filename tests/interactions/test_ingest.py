@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import hashlib
@@ -7,6 +8,7 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +222,11 @@ def formats(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
             writer.writeheader()
             writer.writerows(rows)
     (folder / "log.csv.gz").write_bytes(gzip.compress((folder / "log.csv").read_bytes()))
+    (folder / "log.jsonl.bz2").write_bytes(bz2.compress((folder / "log.jsonl").read_bytes()))
+    # Two frames, as tools write that compress in parallel.
+    lines = (folder / "log.csv").read_bytes().splitlines(keepends=True)
+    halves = (b"".join(lines[:2]), b"".join(lines[2:]))
+    (folder / "log.csv.zst").write_bytes(b"".join(pa.compress(half, "zstd", asbytes=True) for half in halves))
     pq.write_table(pa.Table.from_pylist(rows), folder / "log.parquet")
     return {path.name: path for path in folder.glob("log.*")}
 
@@ -236,7 +243,7 @@ def test_ingest_all_formats_give_the_same_table(tmp_path: Path):
         facts, outputs = run(config, tmp_path / "out" / name)
         places = [(line, reason) for _, line, reason in rejects(outputs)]
         found[name] = (facts.dropped, places, table(outputs, "interactions").rows(), table(outputs, "items").rows())
-    assert len(found) == 6
+    assert len(found) == 8
     assert all(one == found["log.jsonl"] for one in found.values())
     assert found["log.jsonl"][0]["interactions: duplicate event"] > 0
 
@@ -325,7 +332,7 @@ def test_ingest_csv_delimiter_is_what_the_toml_says(tmp_path: Path):
     ("data", "what"),
     [
         (b"PK\x03\x04 ...", "zip archive"),
-        (gzip.compress(b"{}\n"), "compressed with gzip"),
+        (gzip.compress(b"{}\n"), "gzip, compressed twice or without .gz"),
         ('{"u": "ann"}'.encode("utf-16"), "UTF-16"),
         (b"PAR1....", "Parquet"),
     ],
@@ -491,10 +498,12 @@ def test_ingest_domain_without_events_fails(tmp_path: Path, lines: str):
         run(one_domain(tmp_path), tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["log.jsonl.gz", "log.csv.gz"])
+@pytest.mark.parametrize("name", ["log.jsonl.gz", "log.csv.gz", "log.jsonl.zst", "log.csv.bz2"])
 @pytest.mark.parametrize("fault", ["plain", "cut", "damaged"])
-def test_ingest_broken_gzip_is_named(tmp_path: Path, name: str, fault: str):
-    whole = gzip.compress(b"u,i,t\n" + random.Random(2).randbytes(100_000))
+def test_ingest_broken_compressed_file_is_named(tmp_path: Path, name: str, fault: str):
+    text = b"u,i,t\n" + random.Random(2).randbytes(100_000)
+    compress = {"gz": gzip.compress, "bz2": bz2.compress, "zst": partial(pa.compress, codec="zstd", asbytes=True)}
+    whole = compress[name.rpartition(".")[2]](text)
     data = {"plain": b"u,i,t\n", "cut": whole[:-20_000], "damaged": whole[:50_000] + b"\xff" * 50 + whole[50_050:]}
     (tmp_path / name).write_bytes(data[fault])
     with pytest.raises(DataError, match=name):
@@ -516,6 +525,31 @@ def test_ingest_parquet_cut_inside_is_named(tmp_path: Path):
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"log\.parquet is broken"):
         run(one_domain(tmp_path, "log.parquet"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_ingest_array_of_records_is_told_from_lines(tmp_path: Path, indent: int | None):
+    records = [{"u": "ann", "i": n, "t": 1_400_000_000 + n} for n in range(3)]
+    (tmp_path / "log.jsonl").write_text(json.dumps(records, indent=indent), encoding="utf-8")
+    with pytest.raises(DataError, match="one JSON array") as caught:
+        run(one_domain(tmp_path), tmp_path / "out")
+    assert "jq -c" in str(caught.value.do)
+
+
+def test_ingest_array_in_the_first_line_is_one_reject(tmp_path: Path):
+    lines = ["[1, 2]", *(json.dumps({"u": "ann", "i": n, "t": 1_400_000_000 + n}) for n in range(3))]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    facts, _ = run(one_domain(tmp_path, share=0.5), tmp_path / "out")
+    assert facts.dropped == {"interactions: not a json object": 1}
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_ingest_csv_of_another_delimiter_is_told_which(tmp_path: Path, delimiter: str):
+    lines = (delimiter.join(row) for row in (("u", "i", "t"), ("ann", "x", "1400000000")))
+    (tmp_path / "log.csv").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        run(one_domain(tmp_path, "log.csv"), tmp_path / "out")
+    assert f"delimiter = {json.dumps(delimiter)}" in str(caught.value.do)
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "log.parquet"])
