@@ -194,10 +194,11 @@ _FOREIGN = {
 def _refuse_foreign(path: Path, block: bytes) -> None:
     for beginning, what in _FOREIGN.items():
         if block.startswith(beginning):
+            ends = ", ".join(COMPRESSIONS)
             raise DataError(
                 f"{path.name} is no text",
                 found=f"{what} ({path})",
-                expected=f"UTF-8, plain or compressed as its name ends ({', '.join(COMPRESSIONS)}); Parquet if `format` says so",
+                expected=f"UTF-8, plain or in a file whose name ends in {ends}; or Parquet, if `format` says so",
                 do="mend its name, or write it anew",
             )
 

@@ -26,6 +26,7 @@ from semacdr.recommendations.serving import Serving, open_serving
 from semacdr.store import Store
 from semacdr.store.lineage import made_from
 from semacdr.store.promotion import PRODUCTION
+from semacdr.tables import table_files
 
 log = structlog.get_logger()
 
@@ -89,6 +90,23 @@ class Recommender:
     def domains(self) -> tuple[str, ...]:
         """Domains that can be asked for."""
         return self._lister.model.vocabulary.domains
+
+    def history(self, user_id: str) -> list[Event]:
+        """Return what the batch knows of a user, oldest first: to rank for, with new events behind it or without.
+
+        Raises:
+            DataError: there is no such user.
+        """
+        columns = ("domains", "item_ids", "timestamps_s")
+        table = pl.scan_parquet(table_files(self._serving.sequences, "sequences")).filter(user_id=user_id)
+        rows = table.select(columns).collect().rows()
+        if not rows:
+            raise DataError(
+                f"no user {user_id!r}",
+                expected="a user of the table `sequences`",
+                do="rank a new user for its history alone",
+            )
+        return list(zip(*rows[0], strict=True))
 
     @torch.inference_mode()
     def recommend(

@@ -28,6 +28,8 @@ class Serving:
     """The ``items`` table."""
     new_items: int
     """Items that the checkpoint was not trained with."""
+    sequences: Path
+    """The folder of what users did."""
 
 
 def open_serving(config: Recommendations, inputs: Mapping[str, Path]) -> Serving:
@@ -55,4 +57,4 @@ def open_serving(config: Recommendations, inputs: Mapping[str, Path]) -> Serving
     if scoring is not None:
         present = read_present(inputs["sequences"], vocabulary, mixed=scoring.memory.mixed)
     scorer = PresentScorer(grown.model, present)
-    return Serving(Lister(scorer, available, config.repeat_after_days), items, grown.new_items)
+    return Serving(Lister(scorer, available, config.repeat_after_days), items, grown.new_items, inputs["sequences"])

@@ -45,6 +45,22 @@ def test_answer_is_the_batchs_for_the_same_history(
         ]
 
 
+def test_history_of_a_user_is_what_the_batch_knows(
+    recommender: Recommender, artifacts: dict[str, Path], batch: dict[str, Path]
+):
+    known = histories_of(artifacts)
+    user = list(known)[7]
+    assert recommender.history(user) == known[user]
+    (found,) = recommender.recommend([recommender.history(user)], "books")
+    assert [line.item_id for line in found] == rows(batch).filter(domain="books", user_id=user)["item_id"].to_list()
+    # A new event, without a time, comes after all of them.
+    domain, item, _ = known[list(known)[8]][-1]
+    (after,) = recommender.recommend([[*recommender.history(user), (domain, item)]], domain)
+    assert item not in {line.item_id for line in after}
+    with pytest.raises(DataError, match="no user 'nobody'"):
+        recommender.history("nobody")
+
+
 def test_threads_share_it(recommender: Recommender, artifacts: dict[str, Path]):
     histories = list(histories_of(artifacts).values())[:16]
     one_by_one = [recommender.recommend([history], "films", 5)[0] for history in histories]
