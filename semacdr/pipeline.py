@@ -412,7 +412,7 @@ STAGES: tuple[Stage, ...] = (
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=12,
+        revision=13,
     ),
     Stage(
         name="evaluation",

@@ -36,7 +36,7 @@ from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.vocabulary import COLUMNS, Vocabulary
 from semacdr.tables import CONTRACT_VERSIONS
 
-FORMAT_VERSION = 10
+FORMAT_VERSION = 11
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
 _REDO = "restore the artifact, or run the training stage again"
 

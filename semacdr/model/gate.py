@@ -3,9 +3,11 @@
 The final score is linear in what goes into it:
 
     s(u, i) = sum over columns x of  (A_x . facts(u) + C_x[support(i)]) s_x(u, i)  +  b[support(i)]
+              + a . facts(u) for cold items
 
-with the trained score as the first column. So fitting it by softmax cross-entropy is a convex problem with one solution
-(a conditional logit, McFadden 1974, section II), the same on every machine and in every order.
+with the trained score as the first column; users differ in whether they take what nobody has taken, too. So fitting it
+by softmax cross-entropy is a convex problem with one solution (a conditional logit, McFadden 1974, section II), the
+same on every machine and in every order.
 """
 
 # Shapes: Q queries, I items, X columns (the trained score first), F facts, C candidates, B support buckets,
@@ -101,6 +103,7 @@ class ScoreGate(nn.Module):
         self.by_fact = nn.Parameter(torch.zeros(num_columns, num_facts))
         with torch.no_grad():
             self.by_fact[0, 0] = 1
+        self.cold_by_fact = nn.Parameter(torch.zeros(num_facts))
         self.by_support = nn.Parameter(torch.zeros(num_columns, NUM_BUCKETS))
         self.bias = nn.Parameter(torch.zeros(NUM_BUCKETS))
 
@@ -122,6 +125,10 @@ class ScoreGate(nn.Module):
         """Return the part of each column's weight that depends on the query."""
         return self.measured(facts_QF) @ self.by_fact.T
 
+    def cold(self, facts_QF: Float[Tensor, "queries facts"]) -> Float[Tensor, "queries 1"]:
+        """Return what is added to the scores of cold items."""
+        return (self.measured(facts_QF) @ self.cold_by_fact)[:, None]
+
     def forward(
         self,
         score_XQI: Float[Tensor, "columns queries items"],
@@ -138,7 +145,7 @@ class ScoreGate(nn.Module):
             cold_boost: one of ``cold_boost_SN``.
         """
         weight_QX = self.weights(facts_QF)
-        total_QI = (self.bias[bucket] + cold_boost * (bucket == 0)).expand(score_XQI.shape[1:]).clone()
+        total_QI = self.bias[bucket] + (cold_boost + self.cold(facts_QF)) * (bucket == 0)
         for column, score_QI in enumerate(score_XQI):
             total_QI.addcmul_(weight_QX[:, column, None] + self.by_support[column][bucket], score_QI)
         return total_QI

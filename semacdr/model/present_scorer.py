@@ -159,16 +159,16 @@ class PresentScorer:
         title_IQ = None
         if catalogue.title_IV is not None:
             title_IQ = _product(catalogue.title_IV, sparse_sides[_TITLE].T.toarray(order="C"))
-        weight_QX = gate.weights(facts_QF[index_Q])
+        weight_QX, cold_Q1 = gate.weights(facts_QF[index_Q]), gate.cold(facts_QF[index_Q])
         leading = {view: _split(sides[view], basis_EF) for view, basis_EF in self._leading.items()}
         bound_QI = torch.empty(len(chosen), len(catalogue.item_I))
         for bucket, (start, stop) in enumerate(pairwise(catalogue.edges)):
             if start == stop:
                 continue
             of_bucket_QX = weight_QX + gate.by_support[:, bucket]
-            base = gate.bias[bucket] + (gate.cold_boost_SN[UP_TO_DATE, domain] if bucket == 0 else 0)
+            base = gate.bias[bucket].expand(len(chosen), 1)
+            base_Q1 = base if bucket else base + gate.cold_boost_SN[UP_TO_DATE, domain] + cold_Q1
             weight_Q1 = dict(zip(self.columns, of_bucket_QX.split(1, dim=1), strict=True))
-            base_Q1 = base.expand(len(chosen), 1)
             for name in _RATES:
                 if name in sparse_sides:
                     base_Q1 = base_Q1 + weight_Q1[name] * np.log(SMALLEST)

@@ -1,7 +1,7 @@
 """Fitting the score gate on targets that neither the trained weights nor the experts have seen."""
 
 # Shapes: Q queries, I items of one domain, X columns (the trained score first), F facts, C candidates, B buckets,
-# V columns and a one, W = B * V, O = V * B.
+# A columns and whether an item is cold, V those and a one, U columns and a one, W = B * V, O = U * B.
 
 from dataclasses import dataclass, replace
 
@@ -156,11 +156,18 @@ class Objective:
     def __init__(self, examples: GateExamples, gate: ScoreGate, pull: float) -> None:
         self._examples = examples
         self._fact_QF = gate.measured(examples.facts_QF).double()
-        self._sizes = [parameter.numel() for parameter in gate.parameters()]
+        self._num_by_fact = gate.by_fact.numel() + gate.cold_by_fact.numel()
         self.at_first = parameters_to_vector(gate.parameters()).detach().double().numpy()
-        spread_X = examples.score_QCX[examples.log_share_QC.isfinite()].std(dim=0).clamp(min=1e-3)
-        spreads = [spread_X[:, None].expand_as(part) for part in (gate.by_fact, gate.by_support)]
-        spread = torch.cat([part.flatten() for part in (*spreads, torch.ones_like(gate.bias))])
+        is_candidate_QC = examples.log_share_QC.isfinite()
+        spread_X = examples.score_QCX[is_candidate_QC].std(dim=0).clamp(min=1e-3)
+        spread_of_cold = (examples.bucket_QC[is_candidate_QC] == 0).float().std().clamp(min=1e-3)
+        spreads = (
+            spread_X[:, None].expand_as(gate.by_fact),
+            spread_of_cold.expand_as(gate.cold_by_fact),
+            spread_X[:, None].expand_as(gate.by_support),
+            torch.ones_like(gate.bias),
+        )
+        spread = torch.cat([part.flatten() for part in spreads])
         self._pull = (pull / len(examples.facts_QF) * spread**2).detach().double().numpy()
         self._last: tuple[bytes, tuple[float, FloatArray64, FloatArray64]] | None = None
 
@@ -171,28 +178,37 @@ class Objective:
             self._last = weights.tobytes(), self._computed(weights)
         return self._last[1]
 
+    def _numbers(self, here: slice) -> Tensor:
+        """What is weighed of candidates: [Q, C, V]."""
+        score_QCX, bucket_QC = self._examples.score_QCX[here].double(), self._examples.bucket_QC[here]
+        return pad(torch.cat([score_QCX, (bucket_QC == 0)[..., None]], dim=2), (0, 1), value=1.0)
+
     def _computed(self, weights: FloatArray64) -> tuple[float, FloatArray64, FloatArray64]:
         """Sum up over the queries.
 
-        A candidate's score is linear in its columns, which the query's facts weigh, and in its columns and a one, which
-        its bucket weighs. So the Hessian of a query is the covariance of those numbers under the softmax. A candidate
-        is in one bucket: what two buckets have in common is nothing, and the moments are taken bucket by bucket.
+        A candidate's score is linear in its columns and whether it is cold, which the query's facts weigh, and in its
+        columns and a one, which its bucket weighs. So the Hessian of a query is the covariance of those numbers under
+        the softmax. A candidate is in one bucket: what two buckets have in common is nothing, and the moments are taken
+        bucket by bucket.
         """
         examples, num_queries = self._examples, len(self._fact_QF)
-        by_fact, by_bucket = torch.from_numpy(weights).split([self._sizes[0], sum(self._sizes[1:])])
         num_columns = examples.score_QCX.shape[2]
-        by_fact_XF, by_bucket_VB = by_fact.view(num_columns, -1), by_bucket.view(num_columns + 1, -1)
-        num_facts, num_others = by_fact_XF.shape[1], len(by_bucket)
-        value, gradient_XF, gradient_O = 0.0, torch.zeros_like(by_fact_XF), by_fact.new_zeros(num_others)
-        hessian_XXFF = by_fact.new_zeros(num_columns**2, num_facts**2)
-        hessian_XOF = by_fact.new_zeros(num_columns * num_others, num_facts)
-        moment_BVV = by_fact.new_zeros(NUM_BUCKETS, num_columns + 1, num_columns + 1)
-        squared_OO = by_fact.new_zeros(num_others, num_others)
+        of_bucket_U = [*range(num_columns), num_columns + 1]
+        by_fact_AF = torch.from_numpy(weights[: self._num_by_fact]).view(num_columns + 1, -1)
+        by_bucket = torch.from_numpy(weights[self._num_by_fact :])
+        by_bucket_VB = by_bucket.new_zeros(num_columns + 2, NUM_BUCKETS)
+        by_bucket_VB[of_bucket_U] = by_bucket.view(num_columns + 1, -1)
+        num_facts, num_others = by_fact_AF.shape[1], len(by_bucket)
+        value, gradient_AF, gradient_O = 0.0, torch.zeros_like(by_fact_AF), by_bucket.new_zeros(num_others)
+        hessian_AAFF = by_bucket.new_zeros((num_columns + 1) ** 2, num_facts**2)
+        hessian_AOF = by_bucket.new_zeros((num_columns + 1) * num_others, num_facts)
+        moment_BUU = by_bucket.new_zeros(NUM_BUCKETS, num_columns + 1, num_columns + 1)
+        squared_OO = by_bucket.new_zeros(num_others, num_others)
         for at in range(0, num_queries, QUERIES_AT_ONCE):
             here = slice(at, at + QUERIES_AT_ONCE)
-            number_QCV, fact_QF = pad(examples.score_QCX[here].double(), (0, 1), value=1.0), self._fact_QF[here]
+            number_QCV, fact_QF = self._numbers(here), self._fact_QF[here]
             bucket_QC1 = examples.bucket_QC[here, :, None]
-            weight_QVB = by_bucket_VB + pad(fact_QF @ by_fact_XF.T, (0, 1))[..., None]
+            weight_QVB = by_bucket_VB + pad(fact_QF @ by_fact_AF.T, (0, 1))[..., None]
             score_QC = (number_QCV @ weight_QVB).gather(2, bucket_QC1)[..., 0]
             logit_QC = score_QC + examples.log_share_QC[here]
             value += float((logit_QC.logsumexp(dim=1) - score_QC[:, 0]).sum())
@@ -201,27 +217,29 @@ class Objective:
             shared_QCW = (share_QCB[..., None] * number_QCV[:, :, None]).flatten(2)
             moment_QVBV = (number_QCV.transpose(1, 2) @ shared_QCW).unflatten(2, (NUM_BUCKETS, -1))
             mean_QVB = moment_QVBV[:, -1].transpose(1, 2)
-            mean_QX, mean_QO = mean_QVB[:, :-1].sum(dim=2), mean_QVB.flatten(1)
-            of_target_QVB = torch.zeros_like(mean_QVB)
-            of_target_QVB.scatter_(2, bucket_QC1[:, :1].expand(-1, num_columns + 1, -1), number_QCV[:, 0, :, None])
-            gradient_XF += (mean_QX - number_QCV[:, 0, :-1]).T @ fact_QF
-            gradient_O += (mean_QO - of_target_QVB.flatten(1)).sum(dim=0)
-            covariance_QXX = moment_QVBV[:, :-1, :, :-1].sum(dim=2) - mean_QX[:, :, None] * mean_QX[:, None]
-            moment_QXO = moment_QVBV[:, :-1].transpose(2, 3).flatten(2)
-            covariance_QXO = moment_QXO - mean_QX[:, :, None] * mean_QO[:, None]
+            mean_QA, mean_QO = mean_QVB[:, :-1].sum(dim=2), mean_QVB[:, of_bucket_U].flatten(1)
+            of_target_QUB = mean_QVB.new_zeros(len(fact_QF), num_columns + 1, NUM_BUCKETS)
+            of_target_QU1 = number_QCV[:, 0, of_bucket_U, None]
+            of_target_QUB.scatter_(2, bucket_QC1[:, :1].expand_as(of_target_QU1), of_target_QU1)
+            gradient_AF += (mean_QA - number_QCV[:, 0, :-1]).T @ fact_QF
+            gradient_O += (mean_QO - of_target_QUB.flatten(1)).sum(dim=0)
+            covariance_QAA = moment_QVBV[:, :-1, :, :-1].sum(dim=2) - mean_QA[:, :, None] * mean_QA[:, None]
+            moment_QVBU = moment_QVBV[..., of_bucket_U]
+            moment_QAO = moment_QVBU[:, :-1].transpose(2, 3).flatten(2)
+            covariance_QAO = moment_QAO - mean_QA[:, :, None] * mean_QO[:, None]
             pair_QFF = (fact_QF[:, :, None] * fact_QF[:, None, :]).flatten(1)
-            hessian_XXFF += covariance_QXX.flatten(1).T @ pair_QFF
-            hessian_XOF += covariance_QXO.flatten(1).T @ fact_QF
-            moment_BVV += moment_QVBV.sum(dim=0).transpose(0, 1)
+            hessian_AAFF += covariance_QAA.flatten(1).T @ pair_QFF
+            hessian_AOF += covariance_QAO.flatten(1).T @ fact_QF
+            moment_BUU += moment_QVBU[:, of_bucket_U].sum(dim=0).transpose(0, 1)
             squared_OO += mean_QO.T @ mean_QO
-        by_fact_by_fact = hessian_XXFF.view(num_columns, num_columns, num_facts, num_facts).permute(0, 2, 1, 3)
-        by_fact_by_other = hessian_XOF.view(num_columns, num_others, num_facts).permute(0, 2, 1)
-        size = num_columns * num_facts
+        by_fact_by_fact = hessian_AAFF.view(num_columns + 1, num_columns + 1, num_facts, num_facts).permute(0, 2, 1, 3)
+        by_fact_by_other = hessian_AOF.view(num_columns + 1, num_others, num_facts).permute(0, 2, 1)
+        size = self._num_by_fact
         corner, side = by_fact_by_fact.reshape(size, size), by_fact_by_other.reshape(size, num_others)
-        moment_VBVB = torch.diag_embed(moment_BVV.permute(1, 2, 0)).permute(0, 2, 1, 3)
-        hessian_OO = moment_VBVB.reshape(num_others, num_others) - squared_OO
+        moment_UBUB = torch.diag_embed(moment_BUU.permute(1, 2, 0)).permute(0, 2, 1, 3)
+        hessian_OO = moment_UBUB.reshape(num_others, num_others) - squared_OO
         hessian = torch.cat([torch.cat([corner, side], dim=1), torch.cat([side.T, hessian_OO], dim=1)]).numpy()
-        gradient = torch.cat([gradient_XF.flatten(), gradient_O]).numpy()
+        gradient = torch.cat([gradient_AF.flatten(), gradient_O]).numpy()
         moved = weights - self.at_first
         return (
             value / num_queries + float((self._pull * moved**2).sum()),

@@ -29,7 +29,7 @@ def test_gate_weighs_columns_by_the_users_facts_and_the_items_support_and_lifts_
     weights = gate.by_fact @ facts[1] + gate.by_support[:, 3]
     torch.testing.assert_close(final[1, 3], weights @ scores[:, 1, 3] + gate.bias[3])
     weights = gate.by_fact @ facts[2] + gate.by_support[:, 0]
-    torch.testing.assert_close(final[2, 4], weights @ scores[:, 2, 4] + gate.bias[0] + 5)
+    torch.testing.assert_close(final[2, 4], weights @ scores[:, 2, 4] + gate.bias[0] + gate.cold_by_fact @ facts[2] + 5)
     # An item's support may be another for each query.
     of_each = bucket.repeat(3, 1)
     of_each[1, 3] = 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from semacdr.dataset import Recommendations
 from semacdr.model import present_scorer
+from semacdr.model.gate import AT_FIT, UP_TO_DATE
 from semacdr.model.histories import Events, Queries, queries_at, read_events
 from semacdr.model.present import read_present
 from semacdr.model.present_scorer import PresentScorer
@@ -84,8 +86,11 @@ def test_served_scores_are_those_of_kept_events_whichever_histories_are_looked_a
     events, queries = asked(artifacts, lister)
     scoring = lister.model.scoring
     assert scoring is not None
-    memory = replace(scoring.memory.with_events(events), mixed=mixed)
-    model = replace(lister.model, scoring=Scoring.of(scoring.experts, memory, scoring.gate))
+    memory, gate = replace(scoring.memory.with_events(events), mixed=mixed), deepcopy(scoring.gate)
+    # Items that nobody has taken have the boost of an old memory in the one, of a new one in the other.
+    gate.cold_boost_SN[AT_FIT] = gate.cold_boost_SN[UP_TO_DATE]
+    torch.nn.init.normal_(gate.cold_by_fact, generator=torch.Generator().manual_seed(0))
+    model = replace(lister.model, scoring=Scoring.of(scoring.experts, memory, gate))
     scorer = PresentScorer(model, read_present(artifacts["sequences"], model.vocabulary, mixed=mixed))
     chosen = np.flatnonzero(queries.domain == 1)
     with torch.inference_mode():
@@ -93,7 +98,6 @@ def test_served_scores_are_those_of_kept_events_whichever_histories_are_looked_a
         block = scorer.block(vector_QD, facts, events, queries, chosen, 1)
         served_QI = scorer.exact(block, torch.arange(block.bound_QI.shape[1]))
         kept_QI = model.scorer(events, queries)(chosen, 1)
-    # Items that nobody has taken have the boost of an old memory in the one, of a new one in the other.
-    is_warm = block.catalogue.bucket_I > 0
+    assert (block.catalogue.bucket_I == 0).any()
     place_I = torch.from_numpy(block.catalogue.item_I - model.vocabulary.bounds[1][0])
-    torch.testing.assert_close(served_QI[:, is_warm], kept_QI[:, place_I[is_warm]], atol=1e-3, rtol=0)
+    torch.testing.assert_close(served_QI, kept_QI[:, place_I], atol=1e-3, rtol=0)

@@ -52,6 +52,16 @@ def test_fit_gate_finds_the_column_that_knows():
     assert weight[:2].abs().max() < 0.5
 
 
+def test_fit_gate_learns_who_takes_cold_items():
+    examples = examples_of(1)
+    likes_cold_Q = examples.facts_QF[:, 2] > 0
+    examples.bucket_QC[:, 0] = torch.where(likes_cold_Q, 0, 1 + torch.arange(len(likes_cold_Q)) % 3)
+    gate = fit_gate(examples, num_domains=2)
+    assert gate.cold_by_fact[2] > 0.5
+    assert gate.cold(examples.facts_QF)[likes_cold_Q].mean() > gate.cold(examples.facts_QF)[~likes_cold_Q].mean() + 1
+    assert gate.cold_by_fact[3:].abs().max() < 0.5
+
+
 def test_fit_gate_is_the_same_in_any_order_of_targets_and_for_one_target_stays_nearly_shut():
     examples = examples_of(1)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
