@@ -38,7 +38,7 @@ from semacdr.training.loop import Plan, fit_to_end
 from semacdr.training.sight import Sight
 from semacdr.training.validation import CUT, Validation
 
-COLD_SHARES = (0.0, 0.5, 1.0, 1.5)
+COLD_SHARES = (0.0, 1.0, 2.0, 3.0)
 
 
 def halves(validation: Validation) -> list[IntArray]:
