@@ -11,6 +11,7 @@ from semacdr import __version__
 from semacdr.cli.aliases import promote, rollback
 from semacdr.cli.artifacts import artifacts, diff, lineage, show
 from semacdr.cli.comparison import ablate, compare_, evaluate, score_, transfer, tune
+from semacdr.cli.init import init
 from semacdr.cli.pipeline import doctor, run
 from semacdr.cli.query import sql
 from semacdr.cli.recommend import recommend
@@ -21,7 +22,7 @@ from semacdr.errors import ConfigError, SemacdrError
 from semacdr.logs import configure_logging
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Make": (run, semantics, tune, doctor),
+    "Make": (init, run, semantics, tune, doctor),
     "Serve": (recommend,),
     "Compare": (evaluate, compare_, ablate, transfer, score_, report),
     "Look": (artifacts, show, diff, lineage, sql),

@@ -41,6 +41,9 @@ CSV_ROWS = 20_000
 CSV_MAX_SPAN = 1_000
 """Lines that one broken CSV record may swallow before the file counts as broken."""
 
+DELIMITERS = (",", "\t", ";", "|")
+"""That CSV files are cut by."""
+
 FILE_NUMBER = pa.field("file_number", pa.int32())
 FILE_LINES = pa.schema([("line", pa.int64()), ("text", pa.string()), ("fault", pa.string()), ("record", pa.string())])
 LINES = FILE_LINES.insert(0, FILE_NUMBER)
@@ -112,6 +115,43 @@ def _in_turn(
             yield pa.record_batch([numbers, *batch.columns], schema=batch.schema.insert(0, FILE_NUMBER))
 
 
+def default_delimiter(path: Path) -> str:
+    """Return what delimits the fields of a CSV file by its name."""
+    return "\t" if ".tsv" in path.suffixes else ","
+
+
+def first_block(path: Path, *, lines: bool) -> bytes:
+    """Return the first lines of a text file, ``BLOCK_BYTES`` at most; of JSON ``lines`` no array.
+
+    Raises:
+        DataError: the file is broken, or of another kind.
+    """
+    block = next(_blocks(path, lambda _: None, cr=not lines), b"")
+    if lines:
+        _refuse_array(path, block)
+    return block
+
+
+def first_rows(path: Path, count: int) -> list[dict[str, str | None]]:
+    """Return the first rows of a Parquet file as text; of one without rows, one without values.
+
+    Raises:
+        DataError: the file is broken.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            batch = next(file.iter_batches(batch_size=count), None)
+            if batch is None:
+                return [dict.fromkeys(names)]
+            texts = [
+                _as_text(path, name, column).to_pylist() for name, column in zip(names, batch.columns, strict=True)
+            ]
+            return [dict(zip(names, row, strict=True)) for row in zip(*texts, strict=True)]
+    except (pa.ArrowException, OSError) as error:
+        raise broken(path, "Parquet", error) from error
+
+
 def field_names(path: Path, source: Source) -> list[str]:
     """Return the columns that a CSV or Parquet file says it has.
 
@@ -123,10 +163,11 @@ def field_names(path: Path, source: Source) -> list[str]:
     try:
         return list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
-        raise _broken(path, "Parquet", error) from error
+        raise broken(path, "Parquet", error) from error
 
 
-def _broken(path: Path, kind: str, error: Exception) -> DataError:
+def broken(path: Path, kind: str, error: Exception) -> DataError:
+    """Return the error that a file is not whole, or not of its kind."""
     return DataError(
         f"{path.name} is broken, or no {kind} file",
         found=f"{error} ({path})",
@@ -220,11 +261,11 @@ def _read(path: Path, stream: IO[bytes]) -> bytes:
     try:
         return stream.read(BLOCK_BYTES)
     except isal_zlib.error as error:  # type: ignore[misc]
-        raise _broken(path, path.suffix, error) from error
+        raise broken(path, path.suffix, error) from error
     except (OSError, EOFError) as error:
         if path.suffix not in COMPRESSIONS:
             raise
-        raise _broken(path, path.suffix, error) from error
+        raise broken(path, path.suffix, error) from error
 
 
 def _line_batches(path: Path, advance: Advance) -> Iterator[pa.RecordBatch]:
@@ -292,7 +333,7 @@ def _csv_reader(path: Path, source: Source, advance: Advance) -> tuple[Reader, _
     """Read CSV over blocks: bad bytes become lone surrogates, so that the other records stay readable."""
     texts = (block.decode(errors="surrogateescape") for block in _blocks(path, advance, cr=True))
     lines = _Lines(itertools.chain.from_iterable(io.StringIO(text, newline="") for text in texts))
-    delimiter = source.delimiter or ("\t" if ".tsv" in path.suffixes else ",")
+    delimiter = source.delimiter or default_delimiter(path)
     return csv.reader(lines, delimiter=delimiter, strict=True), lines
 
 
@@ -301,7 +342,7 @@ def _header(path: Path, reader: Reader) -> list[str]:
         with _wide_fields():
             return next(reader, [])
     except csv.Error as error:
-        raise _broken(path, "CSV", error) from error
+        raise broken(path, "CSV", error) from error
 
 
 @contextmanager
@@ -426,7 +467,7 @@ def _parquet_batches(path: Path, source: Source, schema: pa.Schema, advance: Adv
                 row += len(batch)
                 yield pa.record_batch([numbers, nothing, nothing, *columns], schema=schema)
     except (pa.ArrowException, OSError) as error:
-        raise _broken(path, "Parquet", error) from error
+        raise broken(path, "Parquet", error) from error
 
 
 def _as_text(path: Path, field: str, column: pa.Array) -> pa.Array:

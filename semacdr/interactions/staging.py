@@ -12,7 +12,7 @@ import duckdb
 from semacdr.database import read_sql
 from semacdr.dataset import DatasetConfig, Source
 from semacdr.errors import ConfigError, close_names
-from semacdr.interactions.records import field_names, open_fields, open_lines
+from semacdr.interactions.records import DELIMITERS, field_names, open_fields, open_lines
 from semacdr.spread import Advance
 
 COLUMNS = {
@@ -116,7 +116,7 @@ def _demand(columns: set[str], found: set[str], source: Source, place: str) -> N
 
 def _other_delimiter(found: set[str], source: Source) -> str:
     """Advise another delimiter where the only field that a CSV file has can be cut by it."""
-    for delimiter in ("\t", ";", "|", ","):
+    for delimiter in DELIMITERS:
         if source.format == "csv" and len(found) == 1 and delimiter in (name := next(iter(found))):
             return f", or set delimiter = {json.dumps(delimiter)}: {name!r} is one field now"
     return ""
