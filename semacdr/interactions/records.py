@@ -261,11 +261,11 @@ def _read(path: Path, stream: IO[bytes]) -> bytes:
     try:
         return stream.read(BLOCK_BYTES)
     except isal_zlib.error as error:  # type: ignore[misc]
-        raise broken(path, path.suffix, error) from error
+        raise broken(path, COMPRESSIONS[path.suffix], error) from error
     except (OSError, EOFError) as error:
         if path.suffix not in COMPRESSIONS:
             raise
-        raise broken(path, path.suffix, error) from error
+        raise broken(path, COMPRESSIONS[path.suffix], error) from error
 
 
 def _line_batches(path: Path, advance: Advance) -> Iterator[pa.RecordBatch]:
