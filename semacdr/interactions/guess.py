@@ -17,8 +17,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from semacdr.dataset import DatasetConfig, Source, config_error
-from semacdr.errors import ConfigError
+from semacdr.errors import ConfigError, close_names
 from semacdr.interactions.records import DELIMITERS, broken, default_delimiter, first_block, first_rows
+from semacdr.interactions.sources import sources
 from semacdr.interactions.staging import COLUMNS, REQUIRED
 
 RECORDS = 200
@@ -63,58 +64,65 @@ def describe(
         given: our column -> its field, where that is known; it counts in the files that have the field.
 
     Raises:
-        ConfigError: a pattern matches nothing, no field looks like a column that is needed, a field that is given is in
-            no file, the times have no known form, or the names of data set or domains are none.
+        ConfigError: a pattern matches no file, a column is none of ours, no field looks like one that is needed, the
+            field given is in no file, the times have no known form, or data set or domains cannot be called so.
         DataError: a file is broken, or of another kind.
     """
+    if unknown := sorted(given.keys() - NAMES.keys()):
+        raise ConfigError(f"--column: no column {unknown[0]!r}", expected=close_names(unknown[0], NAMES))
     parts = [f"name = {json.dumps(name)}"]
-    unused = dict(given)
     for domain in dict.fromkeys([*logs, *items]):
         parts += ["", f"[domains.{domain}]", f"label = {json.dumps(domain.replace('_', ' ').replace('-', ' '))}"]
         for table, patterns in (("interactions", logs.get(domain)), ("items", items.get(domain))):
             if patterns:
-                parts += ["", f"[domains.{domain}.{table}]", *_source(toml.parent, table, patterns, given, unused)]
-    if unused:
-        raise ConfigError(
-            f"no file has the field {next(iter(unused.values()))!r}",
-            expected="a field of the files, as they spell it",
-            do="mend --column",
-        )
+                parts += ["", f"[domains.{domain}.{table}]", *_source(toml.parent, table, patterns, given)]
     text = "\n".join(parts) + "\n"
     try:
-        DatasetConfig.model_validate(tomllib.loads(text))
+        config = DatasetConfig.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             "a domain cannot be called so", found=", ".join([*logs, *items]), expected="letters, digits, '_' and '-'"
         ) from error
     except ValidationError as error:
         raise config_error("what the options make", error, DatasetConfig) from error
+    found = {
+        pair for domain in config.domains.values() for _, source in sources(domain) for pair in source.columns.items()
+    }
+    if unused := given.items() - found:
+        raise ConfigError(
+            f"no file has the field {min(unused)[1]!r}",
+            expected="a field of the files, as they spell it",
+            do="mend --column",
+        )
     return text
 
 
-def _source(
-    folder: Path, table: str, patterns: Sequence[str], given: Mapping[str, str], unused: dict[str, str]
-) -> Iterable[str]:
+def _source(folder: Path, table: str, patterns: Sequence[str], given: Mapping[str, str]) -> Iterable[str]:
     """Yield the lines of a source."""
     matched = [path for pattern in patterns for path in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (as ingest)
-    if not matched:
+    files = [path for name in matched if (path := Path(name)).is_file()]
+    if not files:
         raise ConfigError(
             f"no file matches {', '.join(patterns)}",
-            found=f"nothing from {Path.cwd()}",
+            found=f"a folder, {matched[0]}" if matched else f"nothing from {Path.cwd()}",
             expected="a path, or a pattern in quotes",
             do="mend --log or --items",
         )
     try:
-        source = Source.model_validate({"files": patterns, "columns": {}})
+        form = named_form = Source.model_validate({"files": patterns, "columns": {}}).format
     except ValidationError as error:
         raise config_error(", ".join(patterns), error, Source) from error
-    path = Path(matched[0])
-    delimiter, records = _first_records(path, source.format)
+    path = files[0]
+    delimiter, records = _first_records(path, form)
+    if form == "jsonl" and not records:
+        # Its name does not say so, but it may be CSV.
+        form = "csv"
+        delimiter, records = _first_records(path, form)
     fields = list(dict.fromkeys(field for record in records for field in record))
     columns = _columns(path, table, fields, given)
-    for column, _ in columns.items() & given.items():
-        unused.pop(column, None)
     yield f"files = [{', '.join(json.dumps(os.path.relpath(pattern, folder)) for pattern in patterns)}]"
+    if form != named_form:
+        yield f'format = "{form}"'
     if delimiter != default_delimiter(path):
         yield f"delimiter = {json.dumps(delimiter)}"
     yield f"columns = {{ {', '.join(f'{column} = {json.dumps(field)}' for column, field in columns.items())} }}"

@@ -121,6 +121,12 @@ def test_delimiter_is_the_one_that_the_header_is_cut_by(folder: Path, name: str,
     assert source_of(folder)["delimiter"] == delimiter
 
 
+def test_csv_may_be_called_otherwise(folder: Path):
+    (folder / "log.txt").write_text("user|item|time\nann|x|1400000000\n", encoding="utf-8")
+    source = source_of(folder)
+    assert (source["format"], source["delimiter"]) == ("csv", "|")
+
+
 def test_given_field_counts_where_it_is(folder: Path):
     (folder / "log.csv").write_text("buyer,user,item,time\nann,1,x,1400000000\n", encoding="utf-8")
     assert source_of(folder, user_id="buyer")["columns"]["user_id"] == "buyer"
@@ -152,6 +158,8 @@ def test_file_without_records_is_refused(folder: Path, name: str, data: bytes):
     [
         (["--log", "books"], "NAME=VALUE"),
         (["--log", "books=nothing-*.csv"], "no file matches nothing-*.csv"),
+        (["--log", "books={folder}"], "a folder"),
+        (["--log", "books={log}", "--column", "user=user"], "no column 'user'"),
         (["--log", "a b={log}"], "a domain cannot be called so"),
         (["--log", "all={log}"], "figures over all domains"),
         (["--log", "books={log}", "--name", "My Shop"], "name"),
@@ -160,7 +168,7 @@ def test_file_without_records_is_refused(folder: Path, name: str, data: bytes):
 )
 def test_wrong_options_are_refused_and_nothing_is_written(tmp_path: Path, options: list[str], told: str):
     write_raw_logs(tmp_path / "raw")
-    places = {"log": tmp_path / "raw" / "films.csv", "items": tmp_path / "raw" / "games.parquet"}
+    places = {"log": tmp_path / "raw" / "films.csv", "items": tmp_path / "raw" / "games.parquet", "folder": tmp_path}
     done = call("init", tmp_path / "made", *(option.format(**places) for option in options))
     assert done.exit_code == 2, done.output
     assert told in done.output
