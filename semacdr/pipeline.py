@@ -515,12 +515,12 @@ def _refuse_to_replace(dataset: DatasetConfig, store: Store) -> None:
     if not (ingested := store.manifests(dataset.name, "interactions")):
         return
     described_by = Path(str(ingested[-1].details.get(interactions.DESCRIBED_BY, dataset.path)))
-    if described_by == dataset.path or not described_by.is_file():
-        return
     try:
+        if described_by == dataset.path or not described_by.is_file():
+            return
         other = load_dataset(described_by)
         is_another = other.name == dataset.name and not interactions.same_raw_files(dataset, other)
-    except ConfigError:
+    except (ConfigError, OSError):
         return  # nobody can run it as it is
     if is_another:
         raise namesakes(dataset, described_by)
