@@ -7,7 +7,6 @@ record and the table's own columns, all of them strings. ``fault`` says why a re
 
 from __future__ import annotations
 
-import bz2
 import csv
 import io
 import itertools
@@ -177,13 +176,11 @@ def broken(path: Path, kind: str, error: Exception) -> DataError:
 
 
 def _decompressed(path: Path, raw: IO[bytes]) -> IO[bytes]:
-    match path.suffix:
-        case ".gz":
-            return igzip.open(raw)  # type: ignore[no-untyped-call, no-any-return]
-        case ".zst":
-            return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")  # type: ignore[no-any-return]
-        case ".bz2":
-            return bz2.open(raw)
+    if path.suffix == ".gz":
+        return igzip.open(raw)  # type: ignore[no-untyped-call, no-any-return]
+    if path.suffix in COMPRESSIONS:
+        # Python's own bz2 is missing where it was built without the library.
+        return pa.CompressedInputStream(pa.PythonFile(raw, "r"), path.suffix[1:].replace("zst", "zstd"))  # type: ignore[no-any-return]
     return raw
 
 

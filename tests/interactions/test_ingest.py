@@ -8,7 +8,6 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +212,11 @@ def test_ingest_three_domains_with_partly_shared_users(tmp_path: Path):
     assert table(outputs, "items", "c")["has_metadata"].to_list() == [False]
 
 
+def zstd(data: bytes) -> bytes:
+    compressed: bytes = pa.compress(data, "zstd", asbytes=True)
+    return compressed
+
+
 def formats(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
     write_jsonl(folder / "log.jsonl", rows)
     (folder / "log.jsonl.gz").write_bytes(gzip.compress((folder / "log.jsonl").read_bytes()))
@@ -222,11 +226,11 @@ def formats(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
             writer.writeheader()
             writer.writerows(rows)
     (folder / "log.csv.gz").write_bytes(gzip.compress((folder / "log.csv").read_bytes()))
-    (folder / "log.jsonl.bz2").write_bytes(bz2.compress((folder / "log.jsonl").read_bytes()))
-    # Two frames, as tools write that compress in parallel.
-    lines = (folder / "log.csv").read_bytes().splitlines(keepends=True)
-    halves = (b"".join(lines[:2]), b"".join(lines[2:]))
-    (folder / "log.csv.zst").write_bytes(b"".join(pa.compress(half, "zstd", asbytes=True) for half in halves))
+    # Two streams in one file, as tools write that compress in parallel.
+    for name, end, compress in (("log.jsonl", ".bz2", bz2.compress), ("log.csv", ".zst", zstd)):
+        lines = (folder / name).read_bytes().splitlines(keepends=True)
+        halves = (b"".join(lines[:2]), b"".join(lines[2:]))
+        (folder / f"{name}{end}").write_bytes(b"".join(map(compress, halves)))
     pq.write_table(pa.Table.from_pylist(rows), folder / "log.parquet")
     return {path.name: path for path in folder.glob("log.*")}
 
@@ -502,7 +506,7 @@ def test_ingest_domain_without_events_fails(tmp_path: Path, lines: str):
 @pytest.mark.parametrize("fault", ["plain", "cut", "damaged"])
 def test_ingest_broken_compressed_file_is_named(tmp_path: Path, name: str, fault: str):
     text = b"u,i,t\n" + random.Random(2).randbytes(100_000)
-    compress = {"gz": gzip.compress, "bz2": bz2.compress, "zst": partial(pa.compress, codec="zstd", asbytes=True)}
+    compress = {"gz": gzip.compress, "bz2": bz2.compress, "zst": zstd}
     whole = compress[name.rpartition(".")[2]](text)
     data = {"plain": b"u,i,t\n", "cut": whole[:-20_000], "damaged": whole[:50_000] + b"\xff" * 50 + whole[50_050:]}
     (tmp_path / name).write_bytes(data[fault])
