@@ -42,7 +42,7 @@ def configured(folder: Path, *, written: bool) -> DatasetConfig:
     for section, changes in (CHANGES | {"semantics": WRITTEN if written else NOT_WRITTEN}).items():
         values[section] |= changes
     config = DatasetConfig.model_validate(values)
-    config._folder = read.folder  # noqa: SLF001 (as load_dataset does it)
+    config._path = read.path  # noqa: SLF001 (as load_dataset does it)
     return config
 
 

@@ -430,13 +430,13 @@ def refuse_namesake(config: DatasetConfig, search: tuple[Path, ...]) -> None:
             raise namesakes(config, path)
 
 
-def namesakes(config: DatasetConfig, other: Path) -> ConfigError:
-    """Return the error that another TOML describes a data set of this one's name."""
+def namesakes(config: DatasetConfig, other: Path, or_else: str = "") -> ConfigError:
+    """Return the error that another TOML describes a data set of this one's name; ``or_else`` is more advice."""
     return ConfigError(
         f"two data sets are named {config.name!r}",
         found=f"{config.path} and {other}",
         expected="a name of its own for each: the store keeps artifacts by it",
-        do="change `name` in one of them, or give it another --store",
+        do=f"change `name` in one of them, or give it another --store{or_else}",
     )
 
 

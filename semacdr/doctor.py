@@ -128,14 +128,16 @@ def _prefect_server() -> Finding:
 
 
 def demand_prefect_server() -> None:
-    """Look whether the server that the environment names answers, with whatever status.
+    """Look whether the server that the environment names answers; it may ask who calls.
 
     Raises:
-        TransientError: it does not.
+        TransientError: it does not, or another does.
     """
     if url := os.environ.get("PREFECT_API_URL"):
         try:
-            httpx.get(url.rstrip("/") + "/health", timeout=_HEALTH_S)
+            answer = httpx.get(url.rstrip("/") + "/health", timeout=_HEALTH_S)
+            if answer.status_code not in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+                answer.raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise TransientError(
                 "no Prefect server answers",
@@ -171,5 +173,6 @@ def _dataset(settings: Settings, dataset: str) -> Finding:
         check_dataset(config, settings, Store(settings.store, settings.cache))
         files = raw_files(config)
     except SemacdrError as error:
-        return Finding("missing", f"data set {dataset}", str(error.what), error.do)
+        told = error.what if error.found is None else f"{error.what}: {error.found}"
+        return Finding("missing", f"data set {dataset}", told, error.do)
     return Finding("ok", f"data set {config.name}", f"{len(config.domains)} domains, {len(files)} files")

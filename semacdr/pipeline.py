@@ -506,7 +506,7 @@ def check_dataset(dataset: DatasetConfig, settings: Settings, store: Store) -> N
 def _refuse_to_replace(dataset: DatasetConfig, store: Store) -> None:
     """Look whether the store's artifacts of this name are those of another data set, whose TOML is still there.
 
-    One that was moved or copied with its logs is the same.
+    One that was moved is the same, and so is a copy as long as both have the same logs.
 
     Raises:
         ConfigError: they are.
@@ -523,7 +523,7 @@ def _refuse_to_replace(dataset: DatasetConfig, store: Store) -> None:
     except (ConfigError, OSError):
         return  # nobody can run it as it is
     if is_another:
-        raise namesakes(dataset, described_by)
+        raise namesakes(dataset, described_by, "; or remove the other, and this one takes its place")
 
 
 def refreshable(names: Iterable[str]) -> set[str]:

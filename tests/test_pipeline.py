@@ -67,7 +67,6 @@ def test_wording_of_a_domain_does_not_touch_ingest(context: Context):
     run_stage(find_stage("ingest"), context)
     films = context.dataset.domains["films"].model_copy(update={"label": "cinema"})
     dataset = context.dataset.model_copy(update={"domains": context.dataset.domains | {"films": films}})
-    dataset._folder = context.dataset.folder
     run_stage(find_stage("ingest"), Context(dataset=dataset, settings=context.settings, store=context.store))
     assert len(context.store.manifests(name="interactions")) == 1
 
@@ -197,6 +196,11 @@ def test_data_set_with_the_name_of_another_in_the_store_is_refused(context: Cont
         check_dataset(namesake, context.settings, context.store)
     assert str(context.dataset.path) in str(refused.value.found)
     check_dataset(context.dataset, context.settings, context.store)
-    # Whose TOML is gone, or has another name now, is no other.
-    context.dataset.path.rename(context.dataset.folder / "gone.toml")
+    # Whose TOML has another name now, is gone, or is no TOML any more, is no other.
+    toml = context.dataset.path
+    written = toml.read_text(encoding="utf-8")
+    for text in (written.replace("three-domains", "four-domains"), "no TOML"):
+        toml.write_text(text, encoding="utf-8")
+        check_dataset(namesake, context.settings, context.store)
+    toml.unlink()
     check_dataset(namesake, context.settings, context.store)

@@ -35,9 +35,13 @@ def init(path: Path, logs: tuple[str, ...], items: tuple[str, ...], columns: tup
     if toml.exists():
         raise ConfigError(f"{toml} is there", expected="a new file", do="remove it, or edit it: docs/datasets.md")
     folder = toml.parent.resolve()
-    called = name or re.sub(r"[^a-z0-9_.-]+", "-", folder.name.lower()).strip("-.")
-    given = {column: fields[-1] for column, fields in _pairs("--column", columns).items()}
-    text = describe(folder / toml.name, called, _pairs("--log", logs), _pairs("--items", items), given)
+    called = name or re.sub(r"[^a-z0-9_.-]+", "-", folder.name.lower()).strip("_.-")
+    if not called:
+        raise ConfigError(
+            f"a data set cannot be called {folder.name!r}", expected="letters and digits", do="give --name"
+        )
+    columns_given = _pairs("--column", columns)
+    text = describe(folder / toml.name, called, _pairs("--log", logs), _pairs("--items", items), columns_given)
     toml.parent.mkdir(parents=True, exist_ok=True)
     toml.write_text(text, encoding="utf-8")
     click.echo(text)

@@ -13,9 +13,9 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -119,36 +119,44 @@ def default_delimiter(path: Path) -> str:
     return "\t" if ".tsv" in path.suffixes else ","
 
 
-def first_block(path: Path, *, lines: bool) -> bytes:
-    """Return the first lines of a text file, ``BLOCK_BYTES`` at most; of JSON ``lines`` no array.
+def first_records(path: Path, source: Source, count: int) -> list[dict[str, Any]]:
+    """Return the first records of a file that can be read, by field: as JSON has them, else as text.
 
     Raises:
         DataError: the file is broken, or of another kind.
     """
-    block = next(_blocks(path, lambda _: None, cr=not lines), b"")
-    if lines:
-        _refuse_array(path, block)
-    return block
+    if source.format == "parquet":
+        return _first_rows(path, count)
+    if source.format == "csv":
+        reader, _ = _csv_reader(path, source, lambda _: None)
+        header, rows = _header(path, reader), list[list[str]]()
+        with _wide_fields(), suppress(csv.Error):
+            rows.extend(itertools.islice(reader, count))
+        return [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
+    # The last line is a block of its own where nothing ends it.
+    block = b"".join(itertools.islice(_blocks(path, lambda _: None), 2))
+    _refuse_array(path, block)
+    records = []
+    for line in block.split(b"\n")[:count]:
+        with suppress(ValueError, RecursionError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict)]
 
 
-def first_rows(path: Path, count: int) -> list[dict[str, str | None]]:
-    """Return the first rows of a Parquet file as text; of one without rows, one without values.
-
-    Raises:
-        DataError: the file is broken.
-    """
+def _first_rows(path: Path, count: int) -> list[dict[str, str | None]]:
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            batch = next(file.iter_batches(batch_size=count), None)
-            if batch is None:
-                return [dict.fromkeys(names)]
-            texts = [
-                _as_text(path, name, column).to_pylist() for name, column in zip(names, batch.columns, strict=True)
-            ]
-            return [dict(zip(names, row, strict=True)) for row in zip(*texts, strict=True)]
+            for batch in file.iter_batches(batch_size=count):
+                texts: dict[str, list[str | None]] = {}
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    try:
+                        texts[name] = _as_text(path, name, column).to_pylist()
+                    except DataError:
+                        texts[name] = [None] * len(batch)
+                return [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+            return []
     except (pa.ArrowException, OSError) as error:
-        raise broken(path, "Parquet", error) from error
+        raise _broken(path, "Parquet", error) from error
 
 
 def field_names(path: Path, source: Source) -> list[str]:
@@ -162,11 +170,10 @@ def field_names(path: Path, source: Source) -> list[str]:
     try:
         return list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError) as error:
-        raise broken(path, "Parquet", error) from error
+        raise _broken(path, "Parquet", error) from error
 
 
-def broken(path: Path, kind: str, error: Exception) -> DataError:
-    """Return the error that a file is not whole, or not of its kind."""
+def _broken(path: Path, kind: str, error: Exception) -> DataError:
     return DataError(
         f"{path.name} is broken, or no {kind} file",
         found=f"{error} ({path})",
@@ -178,10 +185,9 @@ def broken(path: Path, kind: str, error: Exception) -> DataError:
 def _decompressed(path: Path, raw: IO[bytes]) -> IO[bytes]:
     if path.suffix == ".gz":
         return igzip.open(raw)  # type: ignore[no-untyped-call, no-any-return]
-    if path.suffix in COMPRESSIONS:
-        # Python's own bz2 is missing where it was built without the library.
-        return pa.CompressedInputStream(pa.PythonFile(raw, "r"), path.suffix[1:].replace("zst", "zstd"))  # type: ignore[no-any-return]
-    return raw
+    # Python's own bz2 is missing where it was built without the library.
+    codec = {".zst": "zstd", ".bz2": "bz2"}.get(path.suffix)
+    return pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec) if codec else raw
 
 
 def _blocks(path: Path, advance: Advance, *, cr: bool = False) -> Iterator[bytes]:
@@ -245,7 +251,8 @@ def _refuse_array(path: Path, block: bytes) -> None:
     """Look whether a file begins as one JSON array that goes on in the next line, or is the only line."""
     first, *others = block.lstrip().split(b"\n", 2)
     first = first.rstrip()
-    if first.startswith(b"[") and (first == b"[" or first.endswith(b",") or not b"".join(others).strip()):
+    goes_on = first == b"[" or first.endswith(b",") or b"".join(others).lstrip()[:1] in {b"", b","}
+    if first.startswith(b"[") and goes_on:
         raise DataError(
             f"{path.name} is one JSON array",
             found=f"{first[:40].decode(errors='replace')} ({path})",
@@ -258,11 +265,11 @@ def _read(path: Path, stream: IO[bytes]) -> bytes:
     try:
         return stream.read(BLOCK_BYTES)
     except isal_zlib.error as error:  # type: ignore[misc]
-        raise broken(path, COMPRESSIONS[path.suffix], error) from error
+        raise _broken(path, COMPRESSIONS[path.suffix], error) from error
     except (OSError, EOFError) as error:
         if path.suffix not in COMPRESSIONS:
             raise
-        raise broken(path, COMPRESSIONS[path.suffix], error) from error
+        raise _broken(path, COMPRESSIONS[path.suffix], error) from error
 
 
 def _line_batches(path: Path, advance: Advance) -> Iterator[pa.RecordBatch]:
@@ -339,7 +346,7 @@ def _header(path: Path, reader: Reader) -> list[str]:
         with _wide_fields():
             return next(reader, [])
     except csv.Error as error:
-        raise broken(path, "CSV", error) from error
+        raise _broken(path, "CSV", error) from error
 
 
 @contextmanager
@@ -464,7 +471,7 @@ def _parquet_batches(path: Path, source: Source, schema: pa.Schema, advance: Adv
                 row += len(batch)
                 yield pa.record_batch([numbers, nothing, nothing, *columns], schema=schema)
     except (pa.ArrowException, OSError) as error:
-        raise broken(path, "Parquet", error) from error
+        raise _broken(path, "Parquet", error) from error
 
 
 def _as_text(path: Path, field: str, column: pa.Array) -> pa.Array:

@@ -121,8 +121,9 @@ class Recommender:
         """Return the best items of a domain for each history, best first; fewer than ``k`` where there are no more.
 
         Args:
-            histories: the events of each user. Those with times are put in order; without, they are taken in the order
-                given, as the last seconds before the batch. May be empty: the list is that of a new user.
+            histories: the events of each user. Those with times are put in order; if any has none, they are taken in
+                the order given, those without as the last seconds before the batch. May be empty: the list is that of
+                a new user.
             domain: of the items.
             k: ranks; None: as many as the batch has.
             among: (domain, item_id) that are available, beside the batch's own rule; None: all.
@@ -223,11 +224,10 @@ class Recommender:
 
     def _rows(self, user: int, history: Sequence[Event]) -> list[tuple[int, int, tuple[str, str], int]]:
         """User, time, name and ``item_index`` of each known event, oldest first."""
-        num_events = len(history)
-        timed = [
-            (user, event[2] if len(event) == 3 else self.as_of_s - num_events + place, event[:2])  # noqa: PLR2004
-            for place, event in enumerate(history)
-        ]
+        timed: list[tuple[int, int, tuple[str, str]]] = []
+        for place, event in enumerate(history):
+            untimed_s = max(self.as_of_s - len(history) + place, timed[-1][1] if timed else 0)
+            timed.append((user, event[2] if len(event) == 3 else untimed_s, event[:2]))  # noqa: PLR2004
         if late := [row for row in timed if row[1] >= max(LAST_TIMESTAMP_S, self.as_of_s)]:
             raise DataError(
                 "the time of an event is beyond 2100",

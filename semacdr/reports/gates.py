@@ -63,7 +63,9 @@ def score_weights(checkpoint: LoadedModel, recommendations: Artifact) -> dict[st
         weight_XB = gate.by_fact[:, :1] + gate.by_support
         found["scores"] = [TRAINED, *column_names(checkpoint.scoring.experts)]
         found["weights"] = weight_XB.double().numpy().round(4).tolist()
-        found["bias"] = gate.bias.double().numpy().round(4).tolist()
+        bias_B = gate.bias.clone()
+        bias_B[0] += gate.cold_by_fact[0]
+        found["bias"] = bias_B.double().numpy().round(4).tolist()
     rows = (
         recommendations.scan()
         .filter(pl.col("rank") <= RANKS)

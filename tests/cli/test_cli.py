@@ -9,11 +9,13 @@ from click.testing import CliRunner, Result
 
 from semacdr.cli import main
 from semacdr.dataset import load_dataset
+from semacdr.doctor import examine
 from semacdr.pipeline import Context, find_stage, run_stage
 from semacdr.settings import Settings
 from semacdr.store import Store
 from tests.processes import free_port
 from tests.raw_logs import write_raw_logs
+from tests.receiver import receiving
 
 
 @pytest.fixture
@@ -180,6 +182,22 @@ def test_run_says_that_the_prefect_server_is_down(toml: Path, tmp_path: Path, mo
     assert result.returncode == 1
     assert "unset PREFECT_API_URL" in result.stderr
     assert "Traceback" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(("status", "state"), [(200, "ok"), (401, "ok"), (404, "missing"), (500, "missing")])
+def test_doctor_tells_a_prefect_server_from_another(monkeypatch: pytest.MonkeyPatch, status: int, state: str):
+    with receiving(status=status) as other:
+        monkeypatch.setenv("PREFECT_API_URL", f"{other.url}/api")
+        (found,) = (one for one in examine(Settings()) if one.what == "Prefect server")
+    assert found.state == state
+
+
+def test_doctor_names_what_it_found_of_a_data_set(toml: Path, tmp_path: Path):
+    log = toml.parent / "books-0.jsonl.gz"
+    log.unlink()
+    (toml.parent / "books-1.jsonl.gz").unlink()
+    (found,) = (one for one in examine(Settings(store=str(tmp_path)), str(toml)) if one.what.startswith("data set"))
+    assert (found.state, "did you mean 'books.jsonl.gz'" in found.found) == ("missing", True), found
 
 
 def test_search_of_an_unknown_preset_starts_no_study(toml: Path, tmp_path: Path):

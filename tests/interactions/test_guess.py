@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from semacdr.cli import main
 from semacdr.dataset import load_dataset
 from semacdr.errors import ConfigError, DataError
-from semacdr.interactions import describe, ingest
+from semacdr.interactions import check_raw_files, describe, ingest
 from semacdr.progress import Progress
 from semacdr.settings import DuckDbSettings
 from tests.raw_logs import write_raw_logs
@@ -23,10 +23,10 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def source_of(folder: Path, table: str = "interactions", **given: str) -> dict[str, Any]:
-    """What is guessed of the only file in a folder."""
-    (path,) = folder.iterdir()
-    files = {"interactions": ({"a": [str(path)]}, {}), "items": ({}, {"a": [str(path)]})}[table]
+def source_of(folder: Path, table: str = "interactions", **given: list[str]) -> dict[str, Any]:
+    """What is guessed of the files in a folder."""
+    pattern = f"{folder}/*"
+    files = {"interactions": ({"a": [pattern]}, {}), "items": ({}, {"a": [pattern]})}[table]
     if table == "items":
         log = folder.parent / "log.csv"
         log.write_text("user,item,time\nann,x,1400000000\n", encoding="utf-8")
@@ -78,10 +78,13 @@ def test_guessed_toml_ingests_to_what_the_written_one_does(tmp_path: Path):
         (1_400_000_000_000_000_000, "nanoseconds"),
         ("2014-05-13T16:53:20+02:00", "iso8601"),
         ("2014-05-13", "iso8601"),
+        ("2014-05-13 16:53:20 UTC", "iso8601"),
     ],
 )
 def test_form_of_times_is_told_from_their_size(folder: Path, time: object, form: str):
-    (folder / "log.jsonl").write_text(json.dumps({"reviewerID": "ann", "asin": "x", "ts": time}), encoding="utf-8")
+    # What cannot be read is for ingest to reject.
+    records = [{"reviewerID": "ann", "asin": "x", "ts": one} for one in ("N/A", None, time, time)]
+    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
     source = source_of(folder)
     assert source["time_format"] == form
     assert source["columns"] == {"user_id": "reviewerID", "item_id": "asin", "timestamp": "ts"}
@@ -93,10 +96,60 @@ def test_times_of_parquet_are_iso(folder: Path):
     assert source_of(folder)["time_format"] == "iso8601"
 
 
-def test_times_in_words_are_refused(folder: Path):
-    (folder / "log.csv").write_text("user,item,date\nann,x,13 May 2014\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="13 May 2014"):
+@pytest.mark.parametrize(
+    "time", ["13 May 2014", "20140513", "2014", "20140513T165320", "2014-W20-2", "nan", "inf", "1" + "0" * 400, ""]
+)
+def test_times_of_no_known_form_are_refused(folder: Path, time: str):
+    (folder / "log.csv").write_text(f"user,item,date\nann,x,{time}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="the times are in no form") as caught:
         source_of(folder)
+    assert str(caught.value.found).startswith(time or "none")
+
+
+def test_first_file_with_records_tells(folder: Path):
+    (folder / "log-0.csv").write_text("user,item,time\n", encoding="utf-8")
+    (folder / "log-1.csv").write_text("user,item,time\nann,x,1400000000000\n", encoding="utf-8")
+    assert source_of(folder)["time_format"] == "milliseconds"
+
+
+def test_format_is_that_of_the_files_not_of_the_pattern(folder: Path):
+    table = {"user": ["a"], "item": ["x"], "time": [1_400_000_000], "picture": [b"\xff\xd8"]}
+    pq.write_table(pa.table(table).slice(0, 0), folder / "part-0.parquet")
+    pq.write_table(pa.table(table), folder / "part-1.parquet")
+    source = source_of(folder)
+    assert (source["format"], source["time_format"]) == ("parquet", "seconds")
+
+
+def test_records_are_cut_as_ingest_cuts_them(folder: Path):
+    """Neither at what Python takes for the end of a line, nor at the length that its csv module allows."""
+    text = "one\u2028two\x0bthree" + "x" * 200_000
+    record = {"plot": text, "user": "ann", "item": "x", "time": 1_400_000_000_000}
+    (folder / "log.jsonl").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+    expected = {"user_id": "user", "item_id": "item", "timestamp": "time"}
+    assert (source_of(folder)["columns"], source_of(folder)["time_format"]) == (expected, "milliseconds")
+    (folder / "log.jsonl").unlink()
+    (folder / "log.csv").write_text(f"plot,user,item,time\n{text},ann,x,1400000000000\n", encoding="utf-8")
+    assert (source_of(folder)["columns"], source_of(folder)["time_format"]) == (expected, "milliseconds")
+
+
+def test_names_are_written_as_they_are(folder: Path):
+    record = {"用户": "ann", "item 🎬": "x", "time": 1_400_000_000}
+    (folder / "log 🎬.jsonl").write_text(json.dumps(record), encoding="utf-8")
+    source = source_of(folder, user_id=["用户"], item_id=["item 🎬"])
+    assert source["columns"] == {"user_id": "用户", "item_id": "item 🎬", "timestamp": "time"}
+    assert "用户" in (folder.parent / "dataset.toml").read_text(encoding="utf-8")
+
+
+def test_folder_between_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    odd = tmp_path / "raw[1]"
+    odd.mkdir()
+    (odd / "log.csv").write_text("user,item,time\nann,x,1400000000\n", encoding="utf-8")
+    monkeypatch.chdir(odd)
+    for pattern in ("log.csv", "l*.csv"):
+        text = describe(tmp_path / "made" / "dataset.toml", "toy", {"a.b": [pattern]}, {}, {})
+        (tmp_path / "dataset.toml").write_text(text.replace("../", ""), encoding="utf-8")
+        check_raw_files(load_dataset(tmp_path))
+        assert "a.b" in load_dataset(tmp_path).domains
 
 
 def test_likelier_name_wins_and_no_field_is_two_columns(folder: Path):
@@ -129,9 +182,25 @@ def test_csv_may_be_called_otherwise(folder: Path):
 
 def test_given_field_counts_where_it_is(folder: Path):
     (folder / "log.csv").write_text("buyer,user,item,time\nann,1,x,1400000000\n", encoding="utf-8")
-    assert source_of(folder, user_id="buyer")["columns"]["user_id"] == "buyer"
-    with pytest.raises(ConfigError, match="no file has the field 'byer'"):
-        source_of(folder, user_id="byer")
+    assert source_of(folder, user_id=["buyer"])["columns"]["user_id"] == "buyer"
+    for column in ("user_id", "price"):
+        with pytest.raises(ConfigError, match=f"--column {column}=byer: no file has the field"):
+            source_of(folder, **{column: ["byer"]})
+
+
+def test_given_fields_of_several_files_count_each_in_its_own(folder: Path):
+    for name, user in (("a", "buyer"), ("b", "viewer")):
+        (folder / f"{name}.csv").write_text(f"{user},item,time\nann,x,1400000000\n", encoding="utf-8")
+    logs = {name: [f"{folder}/{name}.csv"] for name in ("a", "b")}
+    text = describe(folder / "dataset.toml", "toy", logs, {}, {"user_id": ["buyer", "viewer"]})
+    assert 'user_id = "buyer"' in text
+    assert 'user_id = "viewer"' in text
+
+
+def test_given_field_is_not_guessed_for_another_column(folder: Path):
+    (folder / "items.csv").write_text("product,sku,brand\nA,x,b\n", encoding="utf-8")
+    expected = {"item_id": "sku", "title": "product", "brand": "brand"}
+    assert source_of(folder, "items", title=["product"])["columns"] == expected
 
 
 def test_unknown_field_is_refused_with_those_that_there_are(folder: Path):
@@ -143,13 +212,21 @@ def test_unknown_field_is_refused_with_those_that_there_are(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "data"),
-    [("log.csv", b""), ("log.jsonl", b"\n\nno json\n[1]\n"), ("log.csv", b'"' + b"x" * 200_000 + b"\n")],
-    ids=["empty", "no object", "wide"],
+    ("name", "data", "told"),
+    [
+        ("log.csv", b"", "no record"),
+        ("log.csv", b"user,item,time\n", "no record"),
+        ("log.jsonl", b"\n\nno json\n[1]\n", "no record"),
+        ("log.jsonl", b'{\n "user": 1\n}\n', "no record"),
+        ("log.jsonl", b'{"a":' * 100_000 + b"\n", "no record"),
+        ("log.jsonl", b'[{"user": 1}\n,{"user": 2}]\n', "one JSON array"),
+        ("log.csv.gz", b"user,item,time\n", "no gzip file"),
+    ],
+    ids=["empty", "header alone", "no object", "over lines", "deep", "array", "no gzip"],
 )
-def test_file_without_records_is_refused(folder: Path, name: str, data: bytes):
+def test_file_without_records_is_refused(folder: Path, name: str, data: bytes, told: str):
     (folder / name).write_bytes(data)
-    with pytest.raises((ConfigError, DataError), match="log"):
+    with pytest.raises((ConfigError, DataError), match=told):
         source_of(folder)
 
 
@@ -160,7 +237,7 @@ def test_file_without_records_is_refused(folder: Path, name: str, data: bytes):
         (["--log", "books=nothing-*.csv"], "no file matches nothing-*.csv"),
         (["--log", "books={folder}"], "a folder"),
         (["--log", "books={log}", "--column", "user=user"], "no column 'user'"),
-        (["--log", "a b={log}"], "a domain cannot be called so"),
+        (["--log", "a b={log}"], "a b"),
         (["--log", "all={log}"], "figures over all domains"),
         (["--log", "books={log}", "--name", "My Shop"], "name"),
         (["--log", "books={log}", "--log", "books={items}"], "in one table"),

@@ -53,12 +53,19 @@ def test_history_of_a_user_is_what_the_batch_knows(
     assert recommender.history(user) == known[user]
     (found,) = recommender.recommend([recommender.history(user)], "books")
     assert [line.item_id for line in found] == rows(batch).filter(domain="books", user_id=user)["item_id"].to_list()
-    # A new event, without a time, comes after all of them.
-    domain, item, _ = known[list(known)[8]][-1]
-    (after,) = recommender.recommend([[*recommender.history(user), (domain, item)]], domain)
-    assert item not in {line.item_id for line in after}
     with pytest.raises(DataError, match="no user 'nobody'"):
         recommender.history("nobody")
+
+
+def test_new_events_without_times_come_after_known_ones(recommender: Recommender, artifacts: dict[str, Path]):
+    known = next(iter(histories_of(artifacts).values()))
+    # Active until the last second of the log; events of one time are taken in the order of domain and item.
+    known.append(("books", "b000", recommender.as_of_s - 1))
+    new = [("films", "f001"), ("films", "f002")]
+    last, first = ([(*event, time_s) for event in new] for time_s in (recommender.as_of_s - 1, 1_000_000_000))
+    untimed, last, first = recommender.recommend([[*known, *one] for one in (new, last, first)], "films", 5)
+    assert untimed == last
+    assert untimed != first
 
 
 def test_threads_share_it(recommender: Recommender, artifacts: dict[str, Path]):

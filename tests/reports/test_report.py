@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from semacdr.cli import main
@@ -17,8 +18,10 @@ from semacdr.comparison.report import compared, report_on
 from semacdr.dataset import Protocol
 from semacdr.errors import ConfigError
 from semacdr.evaluation.task import Setting
+from semacdr.model.checkpoint import load_checkpoint
+from semacdr.model.gate import NUM_BUCKETS
 from semacdr.pipeline import Context, find_stage, run_stage
-from semacdr.reports import explorer, maps
+from semacdr.reports import explorer, gates, maps
 from semacdr.reports.page import write_page
 from semacdr.store import Artifact
 from semacdr.tables import Candidates, FitOn
@@ -148,6 +151,21 @@ def test_gates_are_told_by_support(data: dict[str, Any]):
     scores = data["score_weights"]
     assert sum(row[2] for row in scores["decided"]) == 40 * 2 * 10
     assert len(scores["weights"]) == len(scores["scores"])
+
+
+def test_weights_by_support_are_those_of_the_mean_query(context: Context):
+    checkpoint = load_checkpoint(context.store.get("toy", "checkpoint").path)
+    assert checkpoint.scoring is not None
+    gate = checkpoint.scoring.gate
+    torch.nn.init.normal_(gate.cold_by_fact)
+    found = gates.score_weights(checkpoint, context.store.get("toy", "recommendations"))
+    mean_1F, bucket = gate.mean_F[None].clone(), torch.arange(NUM_BUCKETS)
+    mean_1F[:, 0] = 1
+    nothing = gate(torch.zeros(len(found["scores"]), 1, NUM_BUCKETS), mean_1F, bucket, torch.tensor(0.0))
+    assert found["bias"] == pytest.approx(nothing[0].tolist(), abs=1e-4)
+    ones = gate(torch.ones(len(found["scores"]), 1, NUM_BUCKETS), mean_1F, bucket, torch.tensor(0.0))
+    total = np.array(found["weights"]).sum(axis=0) + found["bias"]
+    assert total == pytest.approx(ones[0].detach().numpy(), abs=2e-3)
 
 
 def test_page_escapes_its_title(tmp_path: Path):
