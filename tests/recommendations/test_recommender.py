@@ -59,10 +59,11 @@ def test_history_of_a_user_is_what_the_batch_knows(
 
 def test_new_events_without_times_come_after_known_ones(recommender: Recommender, artifacts: dict[str, Path]):
     known = next(iter(histories_of(artifacts).values()))
-    # Active until the last second of the log; events of one time are taken in the order of domain and item.
-    known.append(("books", "b000", recommender.as_of_s - 1))
+    # Active until a month after the batch; events of one time are taken in the order of domain and item.
+    latest_s = recommender.as_of_s + 30 * 86_400
+    known.append(("books", "b000", latest_s))
     new = [("films", "f001"), ("films", "f002")]
-    last, first = ([(*event, time_s) for event in new] for time_s in (recommender.as_of_s - 1, 1_000_000_000))
+    last, first = ([(*event, time_s) for event in new] for time_s in (latest_s, 1_000_000_000))
     untimed, last, first = recommender.recommend([[*known, *one] for one in (new, last, first)], "films", 5)
     assert untimed == last
     assert untimed != first
