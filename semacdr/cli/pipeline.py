@@ -83,11 +83,13 @@ def run(
     _demand_prefect_home()
     demand_prefect_server()
     with _quiet_prefect(debug=ctx.find_root().params["debug"]):
-        from flows.pipeline import nightly  # noqa: PLC0415 (Prefect takes seconds to import)
+        from flows.interrupts import interruptible  # noqa: PLC0415 (Prefect takes seconds to import)
+        from flows.pipeline import nightly  # noqa: PLC0415
 
         day = until.date() if until else None
-        # Both hold names that were found to be right.
-        nightly(dataset, settings.store, day, cast("Any", only), cast("Any", refresh), retries=0)
+        with interruptible():
+            # Both hold names that were found to be right.
+            nightly(dataset, settings.store, day, cast("Any", only), cast("Any", refresh), retries=0)
     if only is None:
         summarize(artifacts, config, open_console())
 
@@ -163,6 +165,7 @@ def _quiet_prefect(*, debug: bool) -> Iterator[None]:
     """Run flows in this process: our log lines, not Prefect's, and no server that the user did not name."""
     quiet = {
         "PREFECT_LOGGING_LEVEL": "DEBUG" if debug else "CRITICAL",
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "ERROR" if debug else "CRITICAL",
         "PREFECT_LOGGING_TO_API_ENABLED": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",

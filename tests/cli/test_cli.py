@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +136,23 @@ def test_run_reports_the_users_mistakes_and_exits_with_2(toml: Path, tmp_path: P
     assert (found[:8], expected[:11], do[:5]) == ("  found:", "  expected:", "  do:")
     assert "Traceback" not in result.stderr + result.stdout
     assert Store(tmp_path / "store").manifests() == []
+
+
+def test_interrupted_run_says_so_and_no_more(toml: Path, tmp_path: Path):
+    """As a terminal does it: Prefect's own server is interrupted, too."""
+    command = [Path(sys.executable).with_name("semacdr"), "run", toml, "--store", tmp_path / "store"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout)
+        assert any("published" in line for line in lines)
+        os.killpg(process.pid, signal.SIGINT)
+        after = list(lines)
+    assert process.returncode == 1
+    assert after[-1] == "Aborted!\n"
+    assert len(after) < 5, after
+    assert Store(tmp_path / "store").manifests(name="items")
 
 
 def test_run_on_a_store_that_cannot_be_written_exits_with_1(toml: Path, tmp_path: Path):
