@@ -10,6 +10,7 @@ import re
 import statistics
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +148,11 @@ def _relative(pattern: str, folder: Path) -> str:
 def _first_records(files: list[Path], form: str) -> tuple[Path, Source, list[dict[str, Any]]]:
     """Return the first file that has records, what it is, and they."""
     for path in files:
-        source = _as(path, form)
-        if records := first_records(path, source, RECORDS):
-            return path, source, records
         # What the name does not call so may be CSV all the same.
-        if form == "jsonl" and len(field_names(path, source := _as(path, "csv"))) > 1:
-            return path, source, first_records(path, source, RECORDS)
+        for source in map(partial(_as, path), ("jsonl", "csv") if form == "jsonl" else (form,)):
+            records = first_records(path, source, RECORDS)
+            if records and (source.format == form or len(records[0]) > 1):
+                return path, source, records
     raise ConfigError(
         f"{files[0]}: no record",
         expected={"csv": "fields named in the first line, and a record", "jsonl": "one JSON object a line, or CSV"}.get(
@@ -163,6 +163,8 @@ def _first_records(files: list[Path], form: str) -> tuple[Path, Source, list[dic
 
 
 def _as(path: Path, form: str) -> Source:
+    """Return a file as a source of a format; the delimiter is the one that cuts the first line into most fields."""
+
     def source(delimiter: str | None) -> Source:
         return Source.model_validate({"files": [str(path)], "format": form, "delimiter": delimiter, "columns": {}})
 

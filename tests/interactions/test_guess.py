@@ -216,13 +216,23 @@ def test_unknown_field_is_refused_with_those_that_there_are(folder: Path):
     [
         ("log.csv", b"", "no record"),
         ("log.csv", b"user,item,time\n", "no record"),
+        ("log.txt", b"user,item,time\n", "no record"),
         ("log.jsonl", b"\n\nno json\n[1]\n", "no record"),
         ("log.jsonl", b'{\n "user": 1\n}\n', "no record"),
         ("log.jsonl", b'{"a":' * 100_000 + b"\n", "no record"),
         ("log.jsonl", b'[{"user": 1}\n,{"user": 2}]\n', "one JSON array"),
         ("log.csv.gz", b"user,item,time\n", "no gzip file"),
     ],
-    ids=["empty", "header alone", "no object", "over lines", "deep", "array", "no gzip"],
+    ids=[
+        "empty",
+        "header alone",
+        "header alone, called otherwise",
+        "no object",
+        "over lines",
+        "deep",
+        "array",
+        "no gzip",
+    ],
 )
 def test_file_without_records_is_refused(folder: Path, name: str, data: bytes, told: str):
     (folder / name).write_bytes(data)
