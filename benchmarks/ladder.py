@@ -34,7 +34,7 @@ ROWS = (
     "random", "popularity", "recent-popularity", "transitions", "title", "hybrid", "ease",
     "sasrec-target", "sasrec-mixed", "esasrec", "sasrec-text",
     "llm4cdsr-like", "tri-cdr-like", "abxi-like", "c2dsr-like",
-    "semacdr:no-texts", "semacdr",
+    "semacdr:no-texts", "semacdr:own-words", "semacdr:alone", "semacdr",
 )  # fmt: skip
 QUICK_ROWS = ("random", "popularity", "recent-popularity", "sasrec-target", "semacdr")
 BARS = {
