@@ -2,8 +2,8 @@
 
 The final score is linear in its columns, with weights that depend on the query and on the item's bucket of support. So
 items stand in the order of their buckets, and for each bucket one product of matrices adds up the trained score, the
-texts and popularity: the weights are multiplied into the queries' side. What is sparse is added: titles, transitions,
-what is similar to those, repeats.
+texts and popularity: the weights are multiplied into the queries' side. Titles, transitions, what is similar to those
+and repeats have no such product that is cheap: their scores are made whole, items below each other, and added.
 ``FinalScorer`` gives the same numbers for any time, and keeps every column.
 
 Texts are wide, and few items come into question. So each text is split into the directions in which texts differ most
@@ -46,14 +46,12 @@ from semacdr.tables import View
 _TITLE, _TRANSITIONS, _SIMILAR, _REPEATS = "title", "transitions", "similar", "repeats"
 _RATES = (_TRANSITIONS, _SIMILAR)
 """Columns that are logarithms of rates, most of which are 0."""
-_PAIRS = {*_RATES, _REPEATS}
-"""Columns whose sparse side holds the scores themselves, of pairs of a query and an item."""
 _LEADING = 48
 """Directions of a text that enter the bound whole; 24 to 128 took about the same time (docs/log.md)."""
 _SAMPLE = 20_000
 """Items that the directions are chosen by."""
 _TILE, _ITEMS = 1_024, 4_096
-"""Items whose title scores are turned at a time, and whose texts are copied."""
+"""Items whose added scores are turned at a time, and whose texts are copied."""
 _DECIMALS = 4
 """Of a lift: what is less does not decide."""
 _ROUNDING = 1e-3
@@ -76,8 +74,9 @@ class Catalogue:
     title_IV: sparse.csr_matrix | None
     following_RI: sparse.csr_matrix | None
     similar_II: sparse.csr_matrix | None
-    mean: Mapping[str, FloatArray]
-    """Of each column, the features of the mean item of each bucket: [F, B], [V, B] or [I, B]."""
+    """Of each item (row), the cosines with those (columns) that it is one of the most similar to."""
+    mean: Mapping[str, Tensor]
+    """Of each dense column, the features of the mean item of each bucket: [F, B]."""
 
     @cached_property
     def total_R(self) -> FloatArray:  # noqa: N802 (the shape)
@@ -98,10 +97,8 @@ class Block:
     """Of each dense column, the queries' side: [Q, F]."""
     leading: Mapping[str, Tensor]
     """Of each text's side, what lies in the leading directions, and the length of the rest: [Q, F]."""
-    sparse_sides: Mapping[str, sparse.csr_matrix]
-    """Of titles, the words of what was taken last: [Q, V]; of rates, the scores above the floor, and of repeats the
-    scores: [Q, I]."""
-    title_IQ: Tensor | None
+    added_IQ: Mapping[str, Tensor]
+    """Of each other column, the scores; of rates how far they lie above the floor."""
     weight_QX: Tensor
     """The part of each column's weight that depends on the query."""
 
@@ -148,17 +145,16 @@ class PresentScorer:
         scoring, present = self.model.scoring, self.present
         if scoring is None or present is None:
             score_QI = vector_QD @ catalogue.dense_WI
-            return Block(catalogue, score_QI, {}, {}, {}, None, torch.ones(len(chosen), 1))
+            return Block(catalogue, score_QI, {}, {}, {}, torch.ones(len(chosen), 1))
         gate = scoring.gate
         asked = Asked.of(events, queries, chosen, mixed=scoring.memory.mixed)
         profile_QR = asked.profile(self.model.vocabulary.num_items + 1)
         sides = {TRAINED: vector_QD} | self._dense_sides(profile_QR)
-        sparse_sides = self._sparse_sides(asked, profile_QR, catalogue)
+        added_IQ = self._added(asked, profile_QR, catalogue)
         if Expert.REPEATS in scoring.experts:
-            sparse_sides[_REPEATS] = self._repeats(events, queries, chosen, domain)
-        title_IQ = None
-        if catalogue.title_IV is not None:
-            title_IQ = _product(catalogue.title_IV, sparse_sides[_TITLE].T.toarray(order="C"))
+            bounds = self.model.vocabulary.bounds[domain]
+            repeats_QI = repeats(events, queries, chosen, bounds)
+            added_IQ[_REPEATS] = _turned(repeats_QI[:, catalogue.item_I - bounds[0]])
         weight_QX, cold_Q1 = gate.weights(facts_QF[index_Q]), gate.cold(facts_QF[index_Q])
         leading = {view: _split(sides[view], basis_EF) for view, basis_EF in self._leading.items()}
         bound_QI = torch.empty(len(chosen), len(catalogue.item_I))
@@ -170,7 +166,7 @@ class PresentScorer:
             base_Q1 = base if bucket else base + gate.cold_boost_SN[UP_TO_DATE, domain] + cold_Q1
             weight_Q1 = dict(zip(self.columns, of_bucket_QX.split(1, dim=1), strict=True))
             for name in _RATES:
-                if name in sparse_sides:
+                if name in added_IQ:
                     base_Q1 = base_Q1 + weight_Q1[name] * np.log(SMALLEST)
             weighed = [
                 _weighed(leading[name], weight_Q1[name]) if name in leading else side_QF * weight_Q1[name]
@@ -178,13 +174,14 @@ class PresentScorer:
             ]
             of_bucket_QI = bound_QI[:, start:stop]
             torch.addmm(base_Q1, torch.cat(weighed, dim=1), catalogue.dense_WI[:, start:stop], out=of_bucket_QI)
-            if title_IQ is not None:
-                # A tile at a time, which stays near the core: else turning it would cost as much again.
-                tiles = zip(of_bucket_QI.split(_TILE, dim=1), title_IQ[start:stop].split(_TILE), strict=True)
-                for score_QI, tile_IQ in tiles:
-                    score_QI.addcmul_(tile_IQ.T.contiguous(), weight_Q1[_TITLE])
-        self._add_pairs(bound_QI, weight_QX, catalogue, sparse_sides)
-        return Block(catalogue, bound_QI, sides, leading, sparse_sides, title_IQ, weight_QX)
+            # A tile at a time, which stays near the core: else turning it would cost as much again.
+            for first in range(start, stop, _TILE) if added_IQ else ():
+                tile = slice(first, min(first + _TILE, stop))
+                total_IQ = torch.zeros(tile.stop - first, len(chosen))
+                for name, score_IQ in added_IQ.items():
+                    total_IQ.addcmul_(score_IQ[tile], weight_Q1[name].T)
+                bound_QI[:, tile] += total_IQ.T
+        return Block(catalogue, bound_QI, sides, leading, added_IQ, weight_QX)
 
     def exact(self, block: Block, row_U: Tensor) -> Tensor:
         """Return the scores of some items, given as ascending rows of the catalogue: [Q, U]."""
@@ -217,44 +214,25 @@ class PresentScorer:
             sides |= {name: torch.ones(profile_QR.shape[0], 1) for name in COLUMNS[Expert.POPULARITY]}
         return sides
 
-    def _sparse_sides(
-        self, asked: Asked, profile_QR: sparse.csr_matrix, catalogue: Catalogue
-    ) -> dict[str, sparse.csr_matrix]:
-        """The queries' side of titles, transitions and what is similar to those."""
-        scoring, present, sides = self.model.scoring, self.present, dict[str, sparse.csr_matrix]()
+    def _added(self, asked: Asked, profile_QR: sparse.csr_matrix, catalogue: Catalogue) -> dict[str, Tensor]:
+        """The scores by titles, transitions and what is similar to those."""
+        scoring, present, added = self.model.scoring, self.present, dict[str, Tensor]()
         assert scoring is not None
         assert present is not None
+        if catalogue.title_IV is not None:
+            words_QV = profile_QR @ scoring.memory.titles.tfidf_RV
+            added[_TITLE] = _product(catalogue.title_IV, words_QV.T.toarray(order="C"))
         if catalogue.following_RI is not None:
             age_s = asked.time_s[asked.row] - present.last_s
             faded = 0.5 ** (age_s / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
             weight = asked.weight * faded / (faded * catalogue.total_R[asked.item] + 1)
             weighed = replace(asked, weight=weight.astype(np.float32))
-            rate_QI = weighed.profile(profile_QR.shape[1]) @ catalogue.following_RI
-            if Expert.TRANSITIONS in scoring.experts:
-                sides[_TRANSITIONS] = _above_floor(rate_QI)
+            rate_IQ = _turned(weighed.profile(profile_QR.shape[1]) @ catalogue.following_RI)
             if catalogue.similar_II is not None:
-                sides[_SIMILAR] = _above_floor(rate_QI @ catalogue.similar_II)
-        if catalogue.title_IV is not None:
-            sides[_TITLE] = profile_QR @ scoring.memory.titles.tfidf_RV
-        return sides
-
-    def _add_pairs(
-        self, out_QI: Tensor, weight_QX: Tensor, catalogue: Catalogue, sparse_sides: Mapping[str, sparse.csr_matrix]
-    ) -> None:
-        """Add the scores of pairs, weighed, in the order of the columns."""
-        scoring = self.model.scoring
-        assert scoring is not None
-        for column, name in enumerate(self.columns):
-            if name not in _PAIRS or name not in sparse_sides:
-                continue
-            above = sparse_sides[name].tocoo()
-            row, item = (torch.from_numpy(index.astype(np.int64)) for index in (above.row, above.col))
-            weight = weight_QX[row, column] + scoring.gate.by_support[column][catalogue.bucket_I[item]]
-            out_QI.view(-1).index_add_(0, row * out_QI.shape[1] + item, weight * torch.from_numpy(above.data))
-
-    def _repeats(self, events: Events, queries: Queries, chosen: IntArray, domain: int) -> sparse.csr_matrix:
-        bounds = self.model.vocabulary.bounds[domain]
-        return repeats(events, queries, chosen, bounds)[:, self._catalogues[domain].item_I - bounds[0]]
+                added[_SIMILAR] = _above_floor(_product(catalogue.similar_II, rate_IQ.numpy()))
+            if Expert.TRANSITIONS in scoring.experts:
+                added[_TRANSITIONS] = _above_floor(rate_IQ)
+        return added
 
     def lifts(self, block: Block, row_QK: Tensor) -> tuple[Tensor, Tensor]:
         """Return the trained scores of some items, and the column that lifts each most.
@@ -274,13 +252,9 @@ class PresentScorer:
             name: (rows_at(self._features[name], item_QK) @ side_QF[:, :, None])[:, :, 0]
             for name, side_QF in block.sides.items()
         }
-        if block.title_IQ is not None:
-            at[_TITLE] = block.title_IQ.T.gather(1, row_QK)
-        for name in _PAIRS & block.sparse_sides.keys():
-            above_QK = block.sparse_sides[name][np.arange(len(row_QK))[:, None], row_QK.numpy().copy()]
-            at[name] = torch.from_numpy(above_QK.toarray())
-        sides = {**{name: side_QF.numpy() for name, side_QF in block.sides.items()}, **block.sparse_sides}
-        mean = {name: torch.from_numpy(side @ catalogue.mean[name]) for name, side in sides.items()}
+        at |= {name: score_IQ.T.gather(1, row_QK) for name, score_IQ in block.added_IQ.items()}
+        mean = {name: side_QF @ catalogue.mean[name] for name, side_QF in block.sides.items()}
+        mean |= {name: _means(score_IQ, catalogue.edges) for name, score_IQ in block.added_IQ.items()}
         lift_XQK = torch.stack(
             [
                 (block.weight_QX[:, [column]] + scoring.gate.by_support[column][bucket_QK])
@@ -324,38 +298,43 @@ class PresentScorer:
         item_I, bucket_I = start + order, torch.from_numpy(bucket[order])
         place_R = np.zeros(self.model.vocabulary.num_items + 1, np.int64)
         place_R[item_I] = np.arange(len(item_I))
-        mean_IB = torch.nn.functional.one_hot(bucket_I, NUM_BUCKETS).float()
-        mean_IB /= mean_IB.sum(dim=0).clamp(min=1)
+        edges = np.searchsorted(bucket[order], np.arange(NUM_BUCKETS + 1)).tolist()
         title_IV, following_RI, similar_II = None, None, None
-        mean = {name: table_RF[start:stop][order].T @ mean_IB for name, table_RF in self._features.items()}
         tables = (self._features | self._split_features).values()
         if scoring is not None and present is not None:
             if Expert.TITLE in scoring.experts:
                 title_IV = scoring.memory.titles.tfidf_RV[item_I]
-                mean[_TITLE] = torch.from_numpy(title_IV.T @ mean_IB.numpy())
             if {Expert.TRANSITIONS, Expert.SIMILAR} & {*scoring.experts}:
                 following_RI = present.following[:, item_I]
             if Expert.SIMILAR in scoring.experts:
-                similar_II = scoring.memory.titles.similar_RR[item_I][:, item_I]
-            mean |= dict.fromkeys(_PAIRS & {*self.columns}, mean_IB)
+                similar_II = scoring.memory.titles.similar_RR.T.tocsr()[item_I][:, item_I]
         return Catalogue(
             item_I=item_I,
             place_R=place_R,
             bucket_I=bucket_I,
-            edges=np.searchsorted(bucket_I.numpy(), np.arange(NUM_BUCKETS + 1)).tolist(),
+            edges=edges,
             dense_WI=torch.cat([table_RF[start:stop][order].T for table_RF in tables]),
             title_IV=title_IV,
             following_RI=following_RI,
             similar_II=similar_II,
-            mean={name: features_FB.numpy() for name, features_FB in mean.items()},
+            mean={name: _means(table_RF[start:stop][order], edges) for name, table_RF in self._features.items()},
         )
 
 
-def _above_floor(rate_QI: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return how far the logarithms of rates lie above that of no rate at all."""
-    above_QI = rate_QI.copy()
-    above_QI.data = np.log1p(rate_QI.data / np.float32(SMALLEST))
-    return above_QI
+def _above_floor(rate_IQ: Tensor) -> Tensor:
+    """Turn rates into how far their logarithms lie above that of no rate at all, in place."""
+    return rate_IQ.div_(SMALLEST).log1p_()
+
+
+def _means(row_IF: Tensor, edges: list[int]) -> Tensor:
+    """Return the mean row of each bucket, 0 of one without rows: [F, B]."""
+    sizes = [stop - start for start, stop in pairwise(edges)]
+    means = [part_IF.sum(dim=0) / max(len(part_IF), 1) for part_IF in row_IF.split(sizes)]
+    return torch.stack(means, dim=1)
+
+
+def _turned(score_QI: sparse.csr_matrix) -> Tensor:
+    return torch.from_numpy(score_QI.T.toarray(order="C"))
 
 
 def _product(left: sparse.csr_matrix, right: FloatArray) -> Tensor:
