@@ -50,8 +50,8 @@ _LEADING = 48
 """Directions of a text that enter the bound whole; 24 to 128 took about the same time (docs/log.md)."""
 _SAMPLE = 20_000
 """Items that the directions are chosen by."""
-_TILE, _ITEMS = 1_024, 4_096
-"""Items whose added scores are turned at a time, and whose texts are copied."""
+_TILE, _ITEMS = 131_072, 4_096
+"""Added scores that are turned at a time, which stay near the core; items whose texts are copied at a time."""
 _DECIMALS = 4
 """Of a lift: what is less does not decide."""
 _ROUNDING = 1e-3
@@ -152,12 +152,13 @@ class PresentScorer:
         sides = {TRAINED: vector_QD} | self._dense_sides(profile_QR)
         added_IQ = self._added(asked, profile_QR, catalogue)
         if Expert.REPEATS in scoring.experts:
-            bounds = self.model.vocabulary.bounds[domain]
-            repeats_QI = repeats(events, queries, chosen, bounds)
-            added_IQ[_REPEATS] = _turned(repeats_QI[:, catalogue.item_I - bounds[0]])
+            start, stop = self.model.vocabulary.bounds[domain]
+            repeats_QI = repeats(events, queries, chosen, (start, stop))
+            repeats_QI.indices = catalogue.place_R[start:stop][repeats_QI.indices].astype(np.int32)
+            added_IQ[_REPEATS] = _turned(repeats_QI)
         weight_QX, cold_Q1 = gate.weights(facts_QF[index_Q]), gate.cold(facts_QF[index_Q])
         leading = {view: _split(sides[view], basis_EF) for view, basis_EF in self._leading.items()}
-        bound_QI = torch.empty(len(chosen), len(catalogue.item_I))
+        bound_QI, size = torch.empty(len(chosen), len(catalogue.item_I)), max(_TILE // len(chosen), 1)
         for bucket, (start, stop) in enumerate(pairwise(catalogue.edges)):
             if start == stop:
                 continue
@@ -174,9 +175,8 @@ class PresentScorer:
             ]
             of_bucket_QI = bound_QI[:, start:stop]
             torch.addmm(base_Q1, torch.cat(weighed, dim=1), catalogue.dense_WI[:, start:stop], out=of_bucket_QI)
-            # A tile at a time, which stays near the core: else turning it would cost as much again.
-            for first in range(start, stop, _TILE) if added_IQ else ():
-                tile = slice(first, min(first + _TILE, stop))
+            for first in range(start, stop, size) if added_IQ else ():
+                tile = slice(first, min(first + size, stop))
                 total_IQ = torch.zeros(tile.stop - first, len(chosen))
                 for name, score_IQ in added_IQ.items():
                     total_IQ.addcmul_(score_IQ[tile], weight_Q1[name].T)
