@@ -8,6 +8,7 @@ from typing import Annotated
 from prefect import flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from flows.parameters import Dataset, Refreshable, StageName, StoreUri, Until
@@ -49,7 +50,8 @@ def nightly(
             anew before the checkpoint is as old as it may be, evaluation ranks today's targets.
         retries: how often a stage is tried again after a fault that may pass by itself.
     """
-    if load_settings(store=store).apart and only is None:
+    # Without a server there are no deployments to run.
+    if load_settings(store=store).apart and only is None and PREFECT_API_URL.value():
         _run_deployments(dataset, store, until, refresh)
         return {}
     stages = [only] if only else [stage.name for stage in STAGES]

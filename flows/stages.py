@@ -58,7 +58,7 @@ def run_stages(
         ConfigError: before the first stage, if the data set's TOML or one of its files is wrong.
     """
     settings = load_settings(store=store)
-    check_dataset(load_dataset(dataset, settings.datasets), settings, Store(settings.store, settings.cache))
+    check.with_options(retries=retries)(dataset, store)
     timed = run_stage.with_options(retries=retries, timeout_seconds=settings.stage_timeout_s)
     versions: dict[str, str] = {}
     try:
@@ -87,13 +87,22 @@ def _is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:  # noqa
     return False
 
 
-@task(
-    task_run_name="{stage} of {dataset}",
-    retries=3,
-    retry_delay_seconds=[5, 30, 120],
-    retry_condition_fn=_is_transient,
-    persist_result=False,
-)
+_TRIED: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": [5, 30, 120],
+    "retry_condition_fn": _is_transient,
+    "persist_result": False,
+}
+
+
+@task(task_run_name="check of {dataset}", **_TRIED)
+def check(dataset: str, store: str | None = None) -> None:
+    """Look whether the data set's TOML and files are right, and whether the store answers."""
+    settings = load_settings(store=store)
+    check_dataset(load_dataset(dataset, settings.datasets), settings, Store(settings.store, settings.cache))
+
+
+@task(task_run_name="{stage} of {dataset}", **_TRIED)
 def run_stage(
     stage: str, dataset: str, store: str | None = None, until: date | None = None, *, refresh: bool = False
 ) -> dict[str, str]:

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from semacdr.errors import ConfigError, close_names
 
 FILE_NAME = "dataset.toml"
+MAX_DAYS = 36_500
+"""A hundred years: dates go no farther than some thousands."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 
@@ -289,7 +291,7 @@ class Training(Frozen):
     overrides: dict[str, Any] = {}
     """Fields of the preset that this data set sets otherwise."""
     seed: int = 0
-    max_age_days: float = Field(default=0, ge=0)
+    max_age_days: float = Field(default=0, ge=0, le=MAX_DAYS)
     """So long a checkpoint serves on although events, items or texts have changed: it learns of new items by their
     texts. 0: every change trains anew."""
 
@@ -300,7 +302,7 @@ class Recommendations(Frozen):
     top_k: int = Field(default=20, ge=1)
     availability: str | None = None
     """Condition in SQL over the columns of ``items`` that an item must meet; None: all are available."""
-    repeat_after_days: float | None = Field(default=None, ge=0)
+    repeat_after_days: float | None = Field(default=None, ge=0, le=MAX_DAYS)
     """An item that the user had may be recommended again after so many days; None: never."""
     users: Literal["all", "new_events"] = "all"
     """Whose lists are made anew: everyone's, or those of users with events since the last version, the others' being

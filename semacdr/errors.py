@@ -4,6 +4,7 @@
     ├── ConfigError         exit 2   a setting, data set file or argument is wrong; nothing has been run
     ├── DataError           exit 2   the data do not hold what the stage needs; the stage fails, nothing is published
     ├── StoreError          exit 1   the store cannot be read or written, or holds something broken
+    │   └── AbsentError     exit 1   the store does not hold what was asked for
     ├── EngineError         exit 1   an LLM or embedding engine cannot do its work
     └── TransientError      exit 1   may pass by itself: the only error that Prefect retries
 
@@ -62,6 +63,10 @@ class DataError(SemacdrError):
 
 class StoreError(SemacdrError):
     """The store cannot be read or written, or something in it is broken."""
+
+
+class AbsentError(StoreError):
+    """The store does not hold what was asked for."""
 
 
 class EngineError(SemacdrError):

@@ -104,7 +104,9 @@ def _semantics_config(dataset: DatasetConfig) -> dict[str, Any]:
 
 
 def _training_config(dataset: DatasetConfig) -> dict[str, Any]:
-    return {"training": dataset.training.model_dump(mode="json", exclude={"max_age_days"})}
+    training = dataset.training
+    model = load_preset(training.preset, training.overrides).model_dump(mode="json")
+    return {"training": training.model_dump(mode="json", exclude={"max_age_days"}), "model": model}
 
 
 def _ingest(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Facts:
@@ -197,16 +199,20 @@ def _training(context: Context, inputs: Mapping[str, Artifact], draft: Draft) ->
 def _young_checkpoint(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Artifact] | None:
     """The current checkpoint, if it is young, of today's configuration and format, and today's items can be added.
 
-    That is, it was made from sequences and embeddings of today's configuration, no item of it is gone, and no domain
-    is new.
+    That is, it was made from sequences and embeddings of today's configuration, no item of it is gone, no domain is
+    new, and the cut before the test targets has not moved back: it would have been trained on some of them.
     """
     from semacdr.model.checkpoint import is_readable
 
     dataset, store = context.dataset, context.store
     try:
         last = store.get(dataset.name, "checkpoint")
-        then = {name: made_from(store, last, name).manifest.config for name in ("sequences", "embeddings")}
+        made = {name: made_from(store, last, name).manifest for name in ("sequences", "embeddings")}
     except StoreError:
+        return None
+    then = {name: manifest.config for name, manifest in made.items()}
+    cut, cut_then = (m.details.get("t_test_s", 0) for m in (inputs["sequences"].manifest, made["sequences"]))
+    if cut < cut_then:
         return None
     age = datetime.now(UTC) - datetime.fromisoformat(last.manifest.created_at)
     if age >= timedelta(days=dataset.training.max_age_days) or last.manifest.config != _training_config(dataset):
@@ -299,15 +305,15 @@ def _gate_config(dataset: DatasetConfig) -> dict[str, Any]:
 def _gate_sources(context: Context, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     before = {name: replaced(context.store, inputs[name]) for name in gate.GROUPS}
     production = {name: artifact and artifact.manifest.version for name, artifact in before.items()}
-    best = _best_evaluation(context, inputs["checkpoint"])
-    return {"production": production, "best": best and best.reference}
+    best = _best_of_late(context, inputs["checkpoint"])
+    return {"production": production, "best": best and best[1].reference}
 
 
-def _best_evaluation(context: Context, checkpoint: Artifact) -> Artifact | None:
-    """The evaluation of the best checkpoint that was in production lately, before this one; None: none was."""
+def _best_of_late(context: Context, checkpoint: Artifact) -> tuple[Artifact, Artifact] | None:
+    """The best checkpoint that was in production lately, before this one, and its evaluation; None: none was."""
     before = formerly(context.store, checkpoint, context.dataset.gate.compare_last)
-    made = [found for one in before if (found := _evaluation_of(context, one))]
-    return max(made, key=lambda found: found.manifest.metrics["ndcg_10"], default=None)
+    made = [(one, found) for one in before if (found := _evaluation_of(context, one))]
+    return max(made, key=lambda pair: pair[1].manifest.metrics["ndcg_10"], default=None)
 
 
 def _evaluation_of(context: Context, checkpoint: Artifact) -> Artifact | None:
@@ -325,8 +331,8 @@ def _gate(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Fac
     if "checkpoint" in production:
         if evaluation := _evaluation_of(context, production["checkpoint"]):
             production["evaluation"] = evaluation
-        if best := _best_evaluation(context, inputs["checkpoint"]):
-            production["best_evaluation"] = best
+        if best := _best_of_late(context, inputs["checkpoint"]):
+            production["best_checkpoint"], production["best_evaluation"] = best
     if "recommendations" in production:
         production["items"] = made_from(store, production["recommendations"], "items")
     return gate.judge(
@@ -371,7 +377,7 @@ STAGES: tuple[Stage, ...] = (
         config=_ingest_config,
         sources=lambda context, _: {"files": interactions.raw_files(context.dataset)},
         run=_ingest,
-        revision=2,
+        revision=3,
     ),
     Stage(
         name="sequences",
@@ -615,7 +621,9 @@ def run_stage(stage: Stage, context: Context, *, refresh: bool = False) -> dict[
         refuse_broken(store, inputs)
         before = _current_versions(stage, context)
         with context.turn(stage):
-            # Another run may have done the work while this one waited.
+            # Another run may have made newer inputs, or done the work, while this one waited.
+            if any(now.reference != inputs[name].reference for name, now in _inputs(stage, context).items()):
+                return run_stage(stage, replace(context, turn=Context.turn), refresh=refresh)
             if _current_versions(stage, context) != before and (known := _published(stage, context, drafted())):
                 return _served(stage, context, known)
             if stage.gather is not None:

@@ -65,12 +65,14 @@ def bootstrap_means(
 def _macro_means(gain_T: FloatArray, user_T: IntArray, domain_T: IntArray, times_SU: FloatArray) -> FloatArray:
     """The macro means with each user counted so many times."""
     means, num_users = [], times_SU.shape[1]
+    # A sample that misses a domain tells nothing of it.
     for domain in np.unique(domain_T):
         here = domain_T == domain
         total_U = np.bincount(user_T[here], gain_T[here], minlength=num_users)
         count_U = np.bincount(user_T[here], minlength=num_users).astype(np.float64)
-        means.append((times_SU @ total_U) / np.maximum(times_SU @ count_U, 1))
-    macro_S: FloatArray = np.mean(means, axis=0)
+        num_targets_S = times_SU @ count_U
+        means.append(np.where(num_targets_S > 0, (times_SU @ total_U) / np.maximum(num_targets_S, 1), np.nan))
+    macro_S: FloatArray = np.nanmean(means, axis=0)
     return macro_S
 
 

@@ -118,5 +118,7 @@ def _may_write(statement: duckdb.Statement) -> bool:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"no query in {path}", found=error, do="name a file that exists, or give SQL") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"no query in {path}", found=error, expected="SQL in UTF-8", do="name a file that exists, or give SQL"
+        ) from error

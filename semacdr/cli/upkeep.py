@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from semacdr.cli.options import DATASET_OPTION, STORE_OPTION, find_artifact, find_dataset, open_existing_store
+from semacdr.dataset import MAX_DAYS
 from semacdr.errors import ConfigError
 from semacdr.store import rebuild_catalog
 from semacdr.store.prune import Prune, carry_out, plan_prune
@@ -57,7 +58,7 @@ def verify(reference: str | None, dataset: str | None, store: str | None) -> Non
     "--keep-last", type=click.IntRange(min=0), default=DEFAULT_KEEP_LAST, show_default=True,
     help="Keep the newest versions of each artifact.",
 )  # fmt: skip
-@click.option("--keep-days", type=click.FloatRange(min=0), help="Keep versions that are no older.")
+@click.option("--keep-days", type=click.FloatRange(min=0, max=MAX_DAYS), help="Keep versions that are no older.")
 @click.option(
     "--grace-hours", type=click.FloatRange(min=0), default=_GRACE_HOURS, show_default=True,
     help="Keep files that long which no reader can find any more.",
@@ -75,7 +76,7 @@ def prune(keep_last: int, keep_days: float | None, grace_hours: float, yes: bool
     semacdr prune                               show what would go
     semacdr prune --keep-last 5 --keep-days 30 --yes
     """
-    if keep_days is not None and not math.isfinite(keep_days):
+    if keep_days is not None and math.isnan(keep_days):
         raise ConfigError(
             "--keep-days", found=keep_days, expected="a number of days", do="leave it out to keep none by age"
         )
@@ -88,6 +89,8 @@ def prune(keep_last: int, keep_days: float | None, grace_hours: float, yes: bool
     kept = sum(len(of_dataset.keep) for of_dataset in plan.plans.values())
     if yes:
         carry_out(opened, plan)
+    for dataset_name, broken in plan.held.items():
+        click.echo(f"nothing of {dataset_name!r} goes: what was {broken} made from? Restore its manifest, or remove it")
     verb = "removed" if yes else "would remove"
     click.echo(f"{verb} {versions:,} versions and {files:,} leftovers; {kept:,} versions stay")
     if not yes and (versions or files):

@@ -35,6 +35,7 @@ from semacdr.evaluation.task import Setting, Task
 from semacdr.leaks import as_json, check_candidates, check_split, lint
 from semacdr.manifest import Facts, fingerprint
 from semacdr.model.checkpoint import load_checkpoint
+from semacdr.model.config import load_preset
 from semacdr.model.ranking import Scorer
 from semacdr.pipeline import Context, find_stage, refuse_broken
 from semacdr.store import Artifact, Draft, rebuild_catalog
@@ -134,6 +135,7 @@ def _trained_from(context: Context, request: Request) -> dict[str, Any]:
     row = request.row
     return {
         "preset": row.preset,
+        "configuration": load_preset(row.preset, row.overrides).model_dump(mode="json") if row.preset else None,
         "overrides": dict(row.overrides),
         "texts": row.texts.value,
         "source": row.source.value,

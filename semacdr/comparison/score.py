@@ -8,7 +8,7 @@ import polars as pl
 
 from semacdr.comparison.evaluate import alias_of
 from semacdr.comparison.inputs import FLOOR_INPUTS, prepare
-from semacdr.comparison.rows import Row, known_rows
+from semacdr.comparison.rows import SWITCHES, Row, known_rows
 from semacdr.errors import ConfigError
 from semacdr.evaluation.predictions import read_predictions
 from semacdr.evaluation.results import Run, described, headline, metric_rows, rank_rows, write_tables
@@ -38,7 +38,8 @@ def score(context: Context, predictions: Predictions) -> Artifact:
         DataError: a file misses targets, or ranks what is no candidate.
     """
     name, setting, store = predictions.name, predictions.setting, context.store
-    if name.partition(":")[0] in known_rows():
+    called = {Row(":".join((row, *switch)), None).slug for row in known_rows() for switch in ((), *zip(SWITCHES))}
+    if name.partition(":")[0] in known_rows() or Row(name, None).slug in called:
         raise ConfigError(f"{name!r} is the name of a model of SemaCDR", do="give the predictions a name of their own")
     if not name.strip():
         raise ConfigError("score: no name", found=repr(name), expected="what the model is called", do="give --name")

@@ -71,7 +71,7 @@ def with_source(events: Events, queries: Queries, source: Source, seed: int) -> 
 
 def _somebody(items: list[set[int]], user: int, source: Source, rng: np.random.Generator) -> int:
     other = user
-    for _ in range(_TRIES):
+    for _ in range(_TRIES if len(items) > 1 else 0):
         other = int(rng.integers(len(items) - 1))
         other += other >= user
         if source is Source.SHUFFLED or not items[other] & items[user]:

@@ -33,7 +33,7 @@ def demand_alike(evaluations: Sequence[Artifact]) -> dict[str, object]:
     """Return the protocol that all evaluations share.
 
     Raises:
-        ConfigError: there are none, or they do not share one.
+        ConfigError: there are none, they do not share one, or two of them rank one model.
     """
     if not evaluations:
         raise ConfigError("compare: no evaluation", do="make some with `semacdr evaluate`")
@@ -46,6 +46,17 @@ def demand_alike(evaluations: Sequence[Artifact]) -> dict[str, object]:
                 expected="one protocol, candidate policy, fit and tie rule",
                 do="compare each kind by itself",
             )
+    of_model: dict[str, str] = {}
+    for one in evaluations:
+        for model in one.scan("evaluation_ranks").select(pl.col("model").unique()).collect()["model"].to_list():
+            if of_model.get(model, one.reference) != one.reference:
+                raise ConfigError(
+                    f"two evaluations of {model} cannot share a table: their figures would be taken for those of one",
+                    found=f"{of_model[model]} and {one.reference}",
+                    expected="one of each model",
+                    do="leave one out",
+                )
+            of_model[model] = one.reference
     return {name: evaluations[0].manifest.details.get(name) for name in SAME}
 
 
@@ -90,7 +101,7 @@ def per_target(evaluations: Sequence[Artifact], metric: str) -> pl.DataFrame:
                     expected=f"the same {wide.height}",
                     do="evaluate all of them on the same version of interactions",
                 )
-            wide = joined if str(model) not in wide.columns else wide
+            wide = joined
     assert wide is not None
     return wide.sort(*KEYS)
 

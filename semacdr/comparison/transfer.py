@@ -77,7 +77,8 @@ def _gain(name: str, rows: pl.DataFrame, model: str, twin: str) -> GroupGain:
     gain = (rows[model] - rows[twin]).to_numpy()
     user = rows["user_id"].rank("dense").to_numpy().astype(np.int64)
     domain = rows["domain"].rank("dense").to_numpy().astype(np.int64)
-    per_user = np.bincount(user, gain)[1:]
+    # The sum of a user's targets, but for what adding up has rounded.
+    per_user = np.bincount(user, gain)[1:].round(9)
     return GroupGain(
         name,
         rows.height,

@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from semacdr.comparison.inputs import MODEL_INPUTS, prepare
-from semacdr.comparison.rows import Row, find_row
+from semacdr.comparison.rows import SWITCHES, Row, Source, find_row
 from semacdr.dataset import Protocol, Training
 from semacdr.errors import ConfigError
+from semacdr.manifest import fingerprint
 from semacdr.pipeline import Context
 from semacdr.store.names import STUDIES
 from semacdr.training import Compute, Run
 
 TUNED = "tuned"
+_AT_TEST = [
+    name for name, switch in SWITCHES.items() if switch.source in (Source.OFF, Source.SHUFFLED, Source.UNRELATED)
+]
 
 
 def row_of(context: Context, name: str, protocol: Protocol) -> Row:
@@ -27,6 +31,8 @@ def row_of(context: Context, name: str, protocol: Protocol) -> Row:
     own, parts = context.dataset.training, name.split(":")
     overrides = dict(own.overrides) if parts[0] == own.preset else {}
     base = find_row(":".join(part for part in parts if part != TUNED), overrides)
+    # Controls that change histories at test are asked of the model that was tuned without them.
+    asked_of = find_row(":".join(part for part in parts if part != TUNED and part not in _AT_TEST), overrides)
     if TUNED not in parts:
         return base
     if base.preset is None:
@@ -35,14 +41,14 @@ def row_of(context: Context, name: str, protocol: Protocol) -> Row:
         )
     from semacdr.training.search import Study  # noqa: PLC0415 (Optuna takes a while to import)
 
-    file = study_file(context, base, protocol)
-    best = Study(file, base.name).best_overrides()
+    file = study_file(context, asked_of, protocol)
+    best = Study(file, asked_of.name).best_overrides(asked_of.overrides)
     if best is None:
         asked = "" if protocol is context.dataset.split.protocol else f" --protocol {protocol}"
         raise ConfigError(
-            f"{name}: {base.name} has not been tuned",
-            found=f"no trial in {file}",
-            do=f"run `semacdr tune {context.dataset.name} --model {base.name}{asked}` first",
+            f"{name}: {asked_of.name} has not been tuned",
+            found=f"no trial over its overrides of today in {file}",
+            do=f"run `semacdr tune {context.dataset.name} --model {asked_of.name}{asked}` first",
         )
     return replace(base, name=name, overrides=best)
 
@@ -71,6 +77,8 @@ def tune_row(context: Context, row: Row, protocol: Protocol, trials: int, study:
     settings, dataset = context.settings, context.dataset.name
     compute = Compute.of(settings.device, bfloat16=settings.bfloat16, compiled=settings.compile)
     inputs = {name: context.store.get(dataset, name) for name in MODEL_INPUTS}
+    searched_on = {name: artifact.manifest.fingerprint for name, artifact in inputs.items()}
+    searched_on |= {"protocol": protocol.value, "seed": str(context.dataset.training.seed)}
     with tempfile.TemporaryDirectory(prefix="semacdr-tune-") as folder:
         prepared = prepare(context, inputs, row, protocol, Path(folder))
         config = Training(preset=row.preset, overrides=dict(row.overrides), seed=context.dataset.training.seed)
@@ -78,7 +86,7 @@ def tune_row(context: Context, row: Row, protocol: Protocol, trials: int, study:
             config,
             prepared.split,
             prepared.folders,
-            Study(study or study_file(context, row, protocol), row.name),
+            Study(study or study_file(context, row, protocol), row.name, fingerprint(searched_on)[:16]),
             Run(settings.threads, compute=compute),
             context.progress,
             trials,

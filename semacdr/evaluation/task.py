@@ -105,10 +105,15 @@ def draw_candidates(
 ) -> IntArray:
     """Draw ``size`` distinct items of each target's domain that the user never touches, in any part of the log.
 
+    The same target has the same candidates, in whichever order targets stand. The users of the target-only twin, one
+    in each domain, are called so that they stand as their originals do.
+
     Raises:
         DataError: a user leaves fewer of a domain.
     """
     among_QC = np.zeros((len(queries), size), np.int64)
+    user_Q = events.user_ids.gather(queries.user).rank("dense").to_numpy()
+    place_Q = np.argsort(np.lexsort((queries.item, queries.domain, user_Q)))
     for query, (user, domain) in enumerate(zip(queries.user.tolist(), queries.domain.tolist(), strict=True)):
         start, stop = vocabulary.bounds[domain]
         touched = events.item[events.offsets[user] : events.offsets[user + 1]]
@@ -121,7 +126,7 @@ def draw_candidates(
                 expected=f"at least {size} untouched ones",
                 do="evaluate with --candidates full",
             )
-        drawn = np.random.default_rng([seed, query]).choice(room, size, replace=False)
+        drawn = np.random.default_rng([seed, place_Q[query]]).choice(room, size, replace=False)
         # The n-th untouched item: touched ones are stepped over, in order.
         among_QC[query] = (
             start + drawn + np.searchsorted(touched - start - np.arange(len(touched)), drawn, side="right")

@@ -16,16 +16,11 @@ from semacdr.gate.lists import TOP, coverage, full_lists, overlap
 from semacdr.gate.ranks import paired_ndcg, worse_share
 from semacdr.manifest import Facts
 from semacdr.store import Artifact
+from semacdr.store.promotion import GROUPS
 from semacdr.tables import GateChecks
 
 log = structlog.get_logger()
 
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "checkpoint": ("checkpoint",),
-    "index": ("index",),
-    "recommendations": ("recommendations", "user_vectors", "item_vectors"),
-}
-"""What is judged -> the artifacts that go into production together."""
 _ALL = "all"
 _MIN_SHARED = 30
 """Targets that both models have ranked; with fewer of them, and than half of all, nothing is known."""
@@ -65,7 +60,7 @@ def judge(config: Gate, wanted_recall: float, seed: int, candidate: Side, produc
         seed: of the bootstrap.
         candidate: ``checkpoint``, ``evaluation``, ``index``, ``semantics``, ``sequences``, ``items``, recommendations.
         production: ``checkpoint``, ``evaluation`` of it, ``items`` and ``recommendations``, as far as there are any;
-            ``best_evaluation``: that of the best checkpoint that was in production lately.
+            ``best_checkpoint`` and ``best_evaluation``: of the best that was in production lately.
         output: the artifact's folder.
     """
     checks = [*_of_checkpoint(config, seed, candidate, production), *_of_index(config, wanted_recall, candidate)]
@@ -90,7 +85,7 @@ def judge(config: Gate, wanted_recall: float, seed: int, candidate: Side, produc
 def _of_checkpoint(config: Gate, seed: int, candidate: Side, production: Side) -> Iterator[_Check]:
     """NDCG@10 on the targets that both have ranked: refused when a drop beyond the margin is sure enough."""
     evaluation = candidate.artifacts["evaluation"]
-    found = _ranks(candidate, evaluation)
+    found = _ranks(candidate.artifacts["checkpoint"], evaluation)
     if "checkpoint" in production.artifacts and "evaluation" not in production.artifacts:
         reason = f"{production.artifacts['checkpoint'].reference} is in production and was never evaluated"
         yield _Check("checkpoint", "ndcg_10", _ALL, None, None, None, False, reason)
@@ -102,22 +97,25 @@ def _of_checkpoint(config: Gate, seed: int, candidate: Side, production: Side) -
             yield _Check("checkpoint", "ndcg_10", str(domain), value, None, None, True, reason)
         return
     of_production = production.artifacts["evaluation"]
-    yield from _compared(config, seed, "ndcg_10", candidate, production, of_production)
+    before = _ranks(production.artifacts["checkpoint"], of_production)
+    yield from _compared(config, seed, "ndcg_10", candidate, before, of_production)
     best = production.artifacts.get("best_evaluation")
     if best is not None and best.reference != of_production.reference:
         # Ranked so long ago that few targets are shared, it tells nothing; production's own comparison has been made.
-        checks = _compared(config, seed, "ndcg_10_best", candidate, production, best)
+        before = _ranks(production.artifacts["best_checkpoint"], best)
+        checks = _compared(config, seed, "ndcg_10_best", candidate, before, best)
         yield from (check for check in checks if check.value is not None)
 
 
 def _compared(
-    config: Gate, seed: int, name: str, candidate: Side, production: Side, then_ranked: Artifact
+    config: Gate, seed: int, name: str, candidate: Side, before: pl.DataFrame, then_ranked: Artifact
 ) -> Iterator[_Check]:
     """A check per domain, on the targets that both have ranked."""
     against = "production" if name == "ndcg_10" else "the best of late"
     now_ranked = candidate.artifacts["evaluation"]
-    before = _ranks(production, then_ranked)
-    for (domain,), ranks in _ranks(candidate, now_ranked).group_by("domain", maintain_order=True):
+    for (domain,), ranks in _ranks(candidate.artifacts["checkpoint"], now_ranked).group_by(
+        "domain", maintain_order=True
+    ):
         pairs = paired_ndcg(ranks, before)
         if pairs.height < min(_MIN_SHARED, ranks.height / 2):
             reason = f"{domain}: {pairs.height} of {ranks.height} test targets were ranked by both: too few to tell"
@@ -131,12 +129,12 @@ def _compared(
             f" on {pairs.height:,} shared targets; {sure:.0%} sure of a drop beyond {margin:.4f}"
             f" (allowed: {config.confidence:.0%})"
         )
-        yield _Check("checkpoint", name, str(domain), now, then, then - margin, sure <= config.confidence, reason)
+        yield _Check("checkpoint", name, str(domain), now, then, then - margin, sure < config.confidence, reason)
 
 
-def _ranks(side: Side, evaluation: Artifact) -> pl.DataFrame:
-    """The ranks of a side's model."""
-    preset = side.artifacts["checkpoint"].manifest.details["preset"]
+def _ranks(checkpoint: Artifact, evaluation: Artifact) -> pl.DataFrame:
+    """The ranks by a checkpoint, in an evaluation of it."""
+    preset = checkpoint.manifest.details["preset"]
     ranks = evaluation.scan("evaluation_ranks").filter(pl.col("model") == preset)
     return ranks.select("user_id", "domain", "item_id", "rank").sort("domain", "user_id", "item_id").collect()
 

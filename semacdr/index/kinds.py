@@ -26,7 +26,7 @@ def choose_kind(count: int, width: int, config: Index) -> str:
     """
     if count <= config.exact_up_to:
         return FLAT
-    lists = 2 ** round(math.log2(_LISTS_PER_ROOT * math.sqrt(count)))
+    lists = min(2 ** round(math.log2(_LISTS_PER_ROOT * math.sqrt(count))), count)
     bytes_of = {"Flat": 4 * width, "SQfp16": 2 * width, "SQ8": width}
     for codec, size in bytes_of.items():
         if count * (size + _ID_BYTES) <= config.memory_mb << 20:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 4 * 2**20
 MAX_LINE_BYTES = 8 * 2**20
 """Longer lines are rejected; what lies beyond is not kept in memory."""
+_EXACT = 2.0**53
+"""Whole floats below this stand for one whole number each."""
 MAX_RECORD = 500
 """Characters of a rejected record that are kept."""
 CSV_ROWS = 20_000
@@ -479,6 +481,11 @@ def _as_text(path: Path, field: str, column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_floating(kind):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+        whole = pc.and_(pc.equal(pc.trunc(column), column), pc.less(pc.abs(column), _EXACT))
+        if pc.any(whole).as_py():
+            # An id of a column that lacks some is a float to pandas: 1.2e+10 would be another than 12000000000.
+            digits = pc.if_else(whole, column, pa.scalar(None, kind)).cast(pa.int64()).cast(pa.string())
+            return pc.coalesce(digits, column.cast(pa.string()))
     if pa.types.is_nested(kind):
         values = column.to_pylist()
         texts = [None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values]

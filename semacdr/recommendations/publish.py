@@ -101,7 +101,7 @@ def recommend_all(
         (run.shards / table).mkdir(parents=True, exist_ok=True)
     with progress.task("recommend", total=num_users) as task:
         parts = {f"part-{number:05d}.parquet": users for number, users in enumerate(_parts(files))}
-        open_parts = {name: users for name, users in parts.items() if not (run.shards / TABLES[-1] / name).exists()}
+        open_parts = {name: users for name, users in parts.items() if not _is_whole(run.shards, name)}
         task.advance(sum(len(users.rows) for name, users in parts.items() if name not in open_parts))
         work = Work(config, folders, run.shards, last, now_s)
         shards = [Shard(name, (work, name, users), len(users.rows)) for name, users in open_parts.items()]
@@ -174,8 +174,13 @@ def _serving(config: Recommendations, folders: tuple[tuple[str, Path], ...]) -> 
     return open_serving(config, dict(folders))
 
 
+def _is_whole(folder: Path, name: str) -> bool:
+    # A run that was killed while it removed its shards has left some files of them.
+    return all((folder / table / name).exists() for table in TABLES)
+
+
 def _write_shard(folder: Path, name: str, frames: Mapping[str, pl.DataFrame]) -> None:
-    """Put both tables' files in place, the recommendations last: where theirs is, the shard is whole."""
+    """Put both tables' files in place."""
     for table in TABLES:
         partial = folder / f"{table}-{name}.tmp"
         frames[table].write_parquet(partial)

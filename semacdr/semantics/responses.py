@@ -168,8 +168,9 @@ class Responses:
             name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
             self._own = (self.folder / name).open("xb", buffering=0)
             self._own_bytes = 0
-            # Held until this process closes it or dies: tells the others that it is being written.
-            fcntl.flock(self._own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Held until this process closes it or dies: tells the others that it is being written. Who looks at it
+            # right now holds it for a moment.
+            fcntl.flock(self._own, fcntl.LOCK_EX)
         written = 0
         try:
             while written < len(lines):

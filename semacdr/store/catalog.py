@@ -42,17 +42,25 @@ def rebuild_catalog(store: Store) -> Path:
 
 
 def catalog_shows(store: Store, artifacts: Iterable[Artifact]) -> bool:
-    """Tell whether the catalog can be read and has these artifacts as current.
+    """Tell whether the catalog can be read, and has these artifacts where they lie and under all aliases of theirs.
 
-    It has not after a crash or a full disk between a publish and the rebuild, or when somebody damaged the file.
+    It has not after a crash or a full disk between a publish or a move of an alias and the rebuild, when the store was
+    copied or moved, or when somebody damaged the file.
     """
-    query = "select dataset, name, version from artifacts where list_contains(aliases, 'current')"
+    query = "select dataset, name, version, path, unnest(aliases) as alias from artifacts"
     try:
         with duckdb.connect(str(store.catalog), read_only=True) as connection:
             shown = set(connection.execute(query).fetchall())
     except duckdb.Error:
         return False
-    return shown.issuperset((a.manifest.dataset, a.manifest.name, a.manifest.version) for a in artifacts)
+    for artifact in artifacts:
+        dataset, name = artifact.manifest.dataset, artifact.manifest.name
+        of_name = {row[2:] for row in shown if row[:2] == (dataset, name)}
+        if {(alias, version) for version, _, alias in of_name} != set(store.aliases(dataset, name).items()):
+            return False
+        if store.location(artifact.manifest) not in {path for _, path, _ in of_name}:
+            return False
+    return True
 
 
 def _write(store: Store, path: Path) -> None:

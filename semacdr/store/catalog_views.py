@@ -94,13 +94,16 @@ class Shelf:
 
     def _footer(self, manifest: Manifest, file: str) -> pa.BufferReader:
         """Bring the end of a file in one request; its size, which the manifest tells, need not be asked for."""
+        from semacdr.store.backends.s3_errors import client_errors  # noqa: PLC0415 (a local store needs no client for S3)
+
         assert self._remote is not None
         size = next(record.bytes for record in manifest.files if file.endswith(f"/{record.path}"))
-        data: bytes = self._remote.cat_file(file, start=max(0, size - _FOOTER_BYTES), end=size)
-        # A Parquet file ends with the length of its footer and four letters.
-        length = int.from_bytes(data[-8:-4], "little") + 8
-        if len(data) < length <= size:
-            data = self._remote.cat_file(file, start=size - length, end=size)
+        with client_errors(self.root)():
+            data: bytes = self._remote.cat_file(file, start=max(0, size - _FOOTER_BYTES), end=size)
+            # A Parquet file ends with the length of its footer and four letters.
+            length = int.from_bytes(data[-8:-4], "little") + 8
+            if len(data) < length <= size:
+                data = self._remote.cat_file(file, start=size - length, end=size)
         return pa.BufferReader(data)
 
 

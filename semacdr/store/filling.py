@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+
+import structlog
 
 from semacdr import manifest as manifests
 from semacdr import tables
@@ -10,6 +14,8 @@ from semacdr.errors import StoreError
 from semacdr.manifest import Facts, FileRecord, Manifest
 from semacdr.store.artifact import Draft
 from semacdr.store.disk import sync_file
+
+log = structlog.get_logger()
 
 
 def file_records(folder: Path) -> tuple[FileRecord, ...]:
@@ -24,8 +30,8 @@ def file_records(folder: Path) -> tuple[FileRecord, ...]:
             raise StoreError(
                 f"{path} cannot be published", found="a link", expected="plain files", do="copy the file instead"
             )
+        sync_file(path)
         if path.is_file():
-            sync_file(path)
             relative = path.relative_to(folder).as_posix()
             records.append(FileRecord(path=relative, bytes=path.stat().st_size, sha256=manifests.file_sha256(path)))
     return tuple(records)
@@ -50,12 +56,20 @@ def unplaced_manifest(
         rows_out=rows,
         dropped=dict(facts.dropped),
         details=dict(facts.details),
-        metrics=dict(facts.metrics),
+        metrics=_finite(facts.metrics),
         files=records,
         seconds=seconds,
         seed=facts.seed,
         **manifests.environment(),
     )
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what is no number: JSON has no word for it, and a manifest that holds it cannot be read."""
+    found = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    if len(found) < len(metrics):
+        log.warning("metrics that are no numbers are left out", metrics=sorted(set(metrics) - set(found)))
+    return found
 
 
 def same_or_refused(known: Manifest, wanted: Manifest) -> Manifest:

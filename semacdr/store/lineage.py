@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from semacdr.errors import StoreError
+from semacdr.errors import AbsentError, StoreError
 from semacdr.manifest import Manifest
 from semacdr.store.artifact import Artifact
 from semacdr.store.store import Store
@@ -40,24 +40,32 @@ class Step:
 
 
 def made_from(store: Store, artifact: Artifact, name: str) -> Artifact:
-    """Return the artifact of a name that another was made from.
+    """Return the artifact of a name that another was made from, or the same made anew after that was removed.
 
     Raises:
         StoreError: it was made from none of that name, or that one is gone.
     """
     manifest = artifact.manifest
-    versions = [version for known, _, version in (used.partition("@") for used in manifest.inputs) if known == name]
-    if not versions:
+    references = [reference for reference in manifest.inputs if reference.partition("@")[0] == name]
+    if not references:
         raise StoreError(
             f"{artifact.reference} of {manifest.dataset!r} was not made from any {name}",
             found=", ".join(manifest.inputs),
             do="run the pipeline again: this version makes it from that, too",
         )
-    return store.get(manifest.dataset, name, versions[0])
+    try:
+        return store.get(manifest.dataset, *references[0].split("@"))
+    except AbsentError:
+        same = store.find(manifest.dataset, name, manifest.inputs[references[0]])
+        if same is None:
+            raise
+        return same
 
 
 class Lineage:
     """The artifacts of one data set, joined by their inputs.
+
+    An input that was removed and made anew is the version made anew.
 
     Args:
         manifests: of all its versions.
@@ -65,15 +73,16 @@ class Lineage:
 
     def __init__(self, manifests: Iterable[Manifest]) -> None:
         self._manifests = {manifest.reference: manifest for manifest in manifests}
+        self._made = {(m.name, m.fingerprint): m.reference for m in self._manifests.values()}
         self._outputs: dict[str, list[str]] = defaultdict(list)
-        for manifest in self._manifests.values():
-            for reference in manifest.inputs:
-                self._outputs[reference].append(manifest.reference)
+        for reference in self._manifests:
+            for source in self.inputs(reference):
+                self._outputs[source].append(reference)
 
     def inputs(self, reference: str) -> list[str]:
         """Return what it was made from; nothing for an artifact that is gone."""
         manifest = self._manifests.get(reference)
-        return sorted(manifest.inputs) if manifest else []
+        return sorted(self._found(*used) for used in manifest.inputs.items()) if manifest else []
 
     def outputs(self, reference: str) -> list[str]:
         """Return what was made from it."""
@@ -101,8 +110,14 @@ class Lineage:
         if reference not in self._manifests:
             return State.GONE
         known = self._manifests.get(source)
-        same = known is None or known.fingerprint == self._manifests[made].inputs[source]
+        same = known is None or known.fingerprint == self._manifests[made].inputs.get(source, known.fingerprint)
         return State.PUBLISHED if same else State.OTHER
+
+    def _found(self, reference: str, fingerprint: str) -> str:
+        """The input of this name and content, as which version it lies there; as it was named if it is gone."""
+        if reference in self._manifests:
+            return reference
+        return self._made.get((reference.partition("@")[0], fingerprint), reference)
 
     def with_ancestors(self, references: Iterable[str]) -> set[str]:
         """Return the artifacts and all that they were made from."""

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from semacdr.errors import ConfigError, StoreError
+from collections.abc import Mapping
+
+from semacdr.errors import AbsentError, ConfigError
 from semacdr.store.aliases import Move
 from semacdr.store.artifact import Artifact
 from semacdr.store.catalog import rebuild_catalog
 from semacdr.store.store import Store
 
 PRODUCTION = "production"
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "checkpoint": ("checkpoint",),
+    "index": ("index",),
+    "recommendations": ("recommendations", "user_vectors", "item_vectors"),
+}
+"""What is judged -> the artifacts that go into production together."""
 GATE = "gate"
 """The artifact whose ``details.verdicts`` say of each ``name@version`` whether it passed, and the reasons if not."""
 
 
 def promote(store: Store, artifact: Artifact, alias: str, *, reason: str = "", override: str = "") -> bool:
     """Point an alias at an artifact that the gate has not refused, and bring the catalog up to date.
+
+    With recommendations go the vectors that were published with them.
 
     Args:
         store: the artifact's.
@@ -40,8 +50,10 @@ def promote(store: Store, artifact: Artifact, alias: str, *, reason: str = "", o
         )
     kept = f"refused by the gate, overridden: {override}" if refused else reason or override
     moved = store.move_alias(manifest.dataset, manifest.name, alias, manifest.version, reason=kept)
-    if moved:
-        rebuild_catalog(store)
+    for other in _made_with(store, artifact):
+        store.move_alias(manifest.dataset, other.manifest.name, alias, other.manifest.version, reason=kept)
+    # Moved or not: who asks again may do so because a crash kept the catalog from showing it.
+    rebuild_catalog(store)
     return moved
 
 
@@ -84,11 +96,23 @@ def formerly(store: Store, artifact: Artifact, count: int) -> list[Artifact]:
 
 
 def known(store: Store, dataset: str, name: str, version: str) -> Artifact | None:
-    """Return an artifact by its version or alias; None if there is none."""
+    """Return an artifact by its version or alias; None if there is none.
+
+    Raises:
+        StoreError: there is one, and its manifest is broken.
+    """
     try:
         return store.get(dataset, name, version)
-    except StoreError:
+    except AbsentError:
         return None
+
+
+def _made_with(store: Store, artifact: Artifact) -> list[Artifact]:
+    """Return the other artifacts of its group that one run published with it."""
+    manifest = artifact.manifest
+    others = [name for name in GROUPS.get(manifest.name, ()) if name != manifest.name]
+    found = (store.find(manifest.dataset, name, manifest.fingerprint) for name in others)
+    return [other for other in found if other]
 
 
 def refusal(store: Store, artifact: Artifact) -> list[str]:
@@ -103,7 +127,8 @@ def refusal(store: Store, artifact: Artifact) -> list[str]:
 def rollback(store: Store, dataset: str, name: str, alias: str, *, reason: str = "") -> tuple[Move, Move]:
     """Point an alias at the version that it pointed at before, and bring the catalog up to date.
 
-    The history keeps both moves, so a second rollback undoes the first.
+    The history keeps both moves, so a second rollback undoes the first. With recommendations go the vectors that were
+    published with them, where the alias points at some.
 
     Returns:
         Where it pointed, and where it points now.
@@ -128,5 +153,8 @@ def rollback(store: Store, dataset: str, name: str, alias: str, *, reason: str =
         )
     kept = f"rollback from {now.version}" + (f": {reason}" if reason else "")
     store.move_alias(dataset, name, alias, before.version, expected=now.version, reason=kept)
+    for other in _made_with(store, store.get(dataset, name, before.version)):
+        if store.alias_history(dataset, other.manifest.name, alias):
+            store.move_alias(dataset, other.manifest.name, alias, other.manifest.version, reason=kept)
     rebuild_catalog(store)
     return now, store.alias_history(dataset, name, alias)[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from semacdr.errors import examples
 from semacdr.manifest import Manifest
 from semacdr.store.backends import Leftover
 from semacdr.store.catalog import rebuild_catalog
@@ -20,6 +21,8 @@ class Prune:
     """Data set -> what stays and what goes."""
     leftovers: tuple[Leftover, ...]
     """What goes of the files of dead runs, and of versions that were taken out before."""
+    held: dict[str, str]
+    """Data set of which nothing goes -> its manifest that cannot be read: what that was made from is not known."""
 
     @property
     def manifests(self) -> list[Manifest]:
@@ -36,13 +39,17 @@ def plan_prune(store: Store, rule: Rule, *, grace_s: float, now: datetime) -> Pr
         grace_s: how long files stay that nobody can find any more: a dead run's, and a removed version's.
         now: with its time zone.
     """
-    plans = {}
+    plans, held = {}, {}
     for dataset in store.datasets():
-        known = store.manifests(dataset)
+        survey = store.survey(dataset)
+        if survey.broken:
+            held[dataset] = examples(place.key for place in survey.broken)
+            continue
+        known = survey.manifests
         histories = {name: store.alias_histories(dataset, name) for name in {manifest.name for manifest in known}}
         plans[dataset] = plan_removal(known, histories, rule, now)
     old = tuple(leftover for leftover in store.staging_leftovers() if leftover.age_s >= grace_s)
-    return Prune(plans, old)
+    return Prune(plans, old, held)
 
 
 def carry_out(store: Store, prune: Prune) -> None:

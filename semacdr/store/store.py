@@ -32,7 +32,7 @@ import structlog
 
 from semacdr import manifest as manifests
 from semacdr import tables
-from semacdr.errors import SemacdrError, StoreError, close_names
+from semacdr.errors import AbsentError, SemacdrError, StoreError, close_names
 from semacdr.manifest import Facts, Manifest
 from semacdr.store import names
 from semacdr.store.aliases import Aliases, Move
@@ -178,7 +178,8 @@ class Store:
 
         Raises:
             ConfigError: a name that no artifact can have.
-            StoreError: there is none, or its manifest is broken.
+            AbsentError: there is none.
+            StoreError: its manifest is broken.
         """
         names.check_artifact(dataset, name)
         if not names.is_alias(version):
@@ -186,7 +187,7 @@ class Store:
         known = self._resolve(dataset, name, version)
         if known is None:
             versions = sorted((m.version for m in self.manifests(dataset, name)), key=names.version_key)
-            raise StoreError(
+            raise AbsentError(
                 f"no {name}@{version} of data set {dataset!r} in {self.uri}",
                 found=self._what_there_is(dataset, name, version, versions),
                 do=f"run the pipeline on {dataset}, or name a version that exists (`semacdr artifacts`)",
@@ -383,8 +384,9 @@ class Store:
         for _ in range(MAX_RACES):
             # Versions are listed before the fingerprint is looked for: whoever publishes in between takes our number.
             known = {place.version for place in self._backend.versions(dataset, name)}
-            # A version that was removed stays taken: others may name it as their input.
-            taken = known | {move.version for move in self.alias_history(dataset, name, CURRENT)} | tried
+            # A version that was removed stays taken: others may name it as their input, or an alias point at it.
+            pointed_at = {move.version for moves in self.alias_histories(dataset, name).values() for move in moves}
+            taken = known | pointed_at | tried
             if version is None:
                 if same := self.find(dataset, name, blank.fingerprint):
                     return same

@@ -142,12 +142,15 @@ def _file_findings(store: Store, place: Place, manifest: Manifest) -> list[Findi
 def _input_findings(
     place: Place, manifest: Manifest, places: Mapping[Place, Manifest], broken: Container[Place]
 ) -> Iterator[Finding]:
+    made = {(source.dataset, source.name, found.fingerprint) for source, found in places.items()}
     for reference, fingerprint in manifest.inputs.items():
         name, _, version = reference.partition("@")
         source = Place(place.dataset, name, version)
         if source in broken:  # a finding of its own
             continue
         if source not in places:
+            if (place.dataset, name, fingerprint) in made:  # removed, and made anew
+                continue
             yield Finding(place.key, f"was made from {reference}, which is gone")
         elif places[source].fingerprint != fingerprint:
             yield Finding(place.key, f"was made from another {reference} than the one that lies there")

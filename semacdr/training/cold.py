@@ -47,7 +47,7 @@ def cold_boosts(
                 for chosen in chunks(some, CHUNK_SCORES // (stop - start))
             ]
         )
-        needed = needed[needed.isfinite()].sort().values
+        needed = needed[needed < torch.inf].sort().values
         at = min(int(share * is_cold.mean() * len(some) * CUT), len(needed)) - 1
         boost_N[domain] = needed[at].clamp(min=0) if at >= 0 else 0.0
     return boost_N
@@ -63,4 +63,6 @@ def _boosts_needed(gate: ScoreGate, validation: Validation, sight: Sight, chosen
     row, item = left_out(validation.events, queries, chosen, domain)
     final_QI[torch.from_numpy(row), torch.from_numpy(item - start)] = -torch.inf
     cold_QK, warm_QK = (final_QI.masked_fill(out, -torch.inf).topk(CUT).values for out in (bucket > 0, bucket == 0))
-    return (warm_QK.flip(1) - cold_QK).nan_to_num(nan=torch.inf).flatten()
+    needed_QK = warm_QK.flip(1) - cold_QK
+    # Neither of the two is there.
+    return needed_QK.masked_fill(needed_QK.isnan(), torch.inf).flatten()

@@ -283,7 +283,7 @@ def cross_fitted_gate(validation: Validation, model: SemaCdrModel, memory: Memor
     queries, vocabulary = validation.queries, validation.inputs.vocabulary
     num_domains = len(vocabulary.domains)
     experts = validation.inputs.config.experts
-    shut = ScoreGate(1 + len(column_names(experts)), num_domains)
+    shut = ScoreGate(1 + len(column_names(experts)), num_domains).requires_grad_(requires_grad=False)
     scorer = validation.scorer(model, Scoring.of(experts, memory, shut))
     sights = (Sight.at_fit(scorer), Sight.up_to_date(scorer))
     rng = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ import optuna
 import structlog
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from semacdr.dataset import Split, Training
 from semacdr.errors import ConfigError
@@ -39,6 +39,8 @@ class Study:
     file: Path
     """Several models may share it."""
     model: str
+    searched_on: str = ""
+    """Tells the data and the split of new trials from others."""
 
     @property
     def storage(self) -> JournalStorage:
@@ -59,12 +61,13 @@ class Study:
                 )
         return JournalStorage(JournalFileBackend(str(self.file)))
 
-    def best_overrides(self) -> dict[str, Any] | None:
-        """Return those of the best trial; None: none has come to its end."""
+    def best_overrides(self, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return those of the best trial over these overrides, on what was searched on last; None: there is none."""
         if not self.file.is_file() or self.model not in optuna.get_all_study_names(storage := self.storage):
             return None
         study = optuna.load_study(study_name=self.model, storage=storage)
-        return _best(study) if study.get_trials(states=[TrialState.COMPLETE]) else None
+        over_these = [trial for trial in _complete(study) if trial.user_attrs.get("fixed", fixed) == fixed]
+        return _best(_alike(study, fixed, over_these[-1].user_attrs.get("searched_on", ""))) if over_these else None
 
 
 def search(
@@ -78,7 +81,8 @@ def search(
 ) -> dict[str, Any]:
     """Try configurations of a model, score each on validation after the fit ``train``, and keep all in the study.
 
-    The first trial is the model as it is. Test targets are never read.
+    The first trial is the model as it is. Test targets are never read. Trials on other data or over other overrides
+    are in the study, too, and not compared with these.
 
     Args:
         config: preset, the overrides that stay, and the seed.
@@ -110,16 +114,19 @@ def search(
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
 
     def objective(trial: optuna.Trial) -> float:
-        overrides = {} if trial.number == 0 else _space(trial)
+        known = [one.user_attrs["overrides"] for one in _alike(study, config.overrides, kept.searched_on)]
+        overrides = _space(trial) if config.overrides in known else {}
         tried = config.model_copy(update={"overrides": {**overrides, **config.overrides}})
         found = validate_config(tried, split, inputs, run, progress)
+        trial.set_user_attr("searched_on", kept.searched_on)
+        trial.set_user_attr("fixed", config.overrides)
         trial.set_user_attr("overrides", tried.overrides)
         trial.set_user_attr("hr_10", found.hr_10)
         log.info("trial", number=trial.number, ndcg_10=round(found.ndcg_10, 5), **tried.overrides)
         return found.ndcg_10
 
     study.optimize(objective, n_trials=trials)
-    return _best(study)
+    return _best(_alike(study, config.overrides, kept.searched_on))
 
 
 def _is_entry(line: bytes) -> bool:
@@ -130,6 +137,21 @@ def _is_entry(line: bytes) -> bool:
     return isinstance(entry, dict) and {"op_code", "worker_id"} <= entry.keys()
 
 
-def _best(study: optuna.Study) -> dict[str, Any]:
-    best: dict[str, Any] = study.best_trial.user_attrs["overrides"]
+def _complete(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+
+
+def _alike(study: optuna.Study, fixed: Mapping[str, Any], searched_on: str) -> list[FrozenTrial]:
+    """Return the trials that can be compared: on the same data, over the same overrides."""
+    wanted = {"searched_on": searched_on, "fixed": fixed}
+    # Trials of long ago do not say it.
+    return [
+        trial
+        for trial in _complete(study)
+        if all(trial.user_attrs.get(name, value) == value for name, value in wanted.items())
+    ]
+
+
+def _best(trials: list[FrozenTrial]) -> dict[str, Any]:
+    best: dict[str, Any] = max(trials, key=lambda trial: trial.value or 0.0).user_attrs["overrides"]
     return best

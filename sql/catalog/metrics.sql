@@ -15,5 +15,6 @@ select
     metric_names.name,
     metric_names.version,
     metric_names.metric,
-    json_extract(metric_names.metrics, '$.' || metric_names.metric)::double as metric_value
+    -- A metric of a domain may hold a dot.
+    json_extract(metric_names.metrics, '$."' || metric_names.metric || '"')::double as metric_value
 from metric_names;

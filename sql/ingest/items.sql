@@ -5,7 +5,7 @@ with logged as (
     select
         events.item_id,
         count(*) as num_events
-    from read_parquet($events_file) as events
+    from read_parquet($events_file, hive_partitioning = false) as events
     group by events.item_id
 ),
 

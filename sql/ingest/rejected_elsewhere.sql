@@ -8,4 +8,4 @@ select
     rejects.line,
     rejects.reason,
     rejects.record
-from read_parquet($files) as rejects
+from read_parquet($files, hive_partitioning = false) as rejects

@@ -326,7 +326,7 @@ def test_a_tuned_row_stands_on_its_study_of_its_protocol(context: Context, toy_s
         == best
         != row_of(context, name, Protocol.LOO).overrides
     )
-    with pytest.raises(ConfigError, match="no trial in"):
+    with pytest.raises(ConfigError, match="no trial over its overrides of today in"):
         row_of(context, f"{name}:tuned", Protocol.GTS)
     with pytest.raises(ConfigError, match="ask for title"):
         row_of(context, "title:tuned", Protocol.GTS)

@@ -208,3 +208,10 @@ def test_service_that_ignores_conditions_is_refused(bucket: Bucket, monkeypatch:
     monkeypatch.setattr(obstore, "put", put_always)
     with pytest.raises(StoreError, match="overwrites what it must not"):
         publish(bucket.open())
+
+
+def test_copy_that_a_power_cut_left_short_is_brought_anew(bucket: Bucket):
+    publish(bucket.open())
+    path = bucket.open().get("toy", "interactions").path / "interactions.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert bucket.open().get("toy", "interactions").scan().collect().equals(EVENTS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,9 +15,9 @@ import pytest
 from semacdr import tables
 from semacdr.semantics import Record, Responses
 from semacdr.semantics.record import NAMES
-from semacdr.store import Store, rebuild_catalog
+from semacdr.store import Store, catalog_shows, rebuild_catalog
 from tests.store.actions import publish
-from tests.store.shelves import INTERACTIONS, RECOMMENDATIONS, embeddings, put
+from tests.store.shelves import INTERACTIONS, ITEMS, RECOMMENDATIONS, embeddings, put
 
 
 @pytest.fixture
@@ -265,3 +266,28 @@ def test_answers_of_all_runs_are_a_view(store: Store):
 
 def test_view_of_answers_has_every_field_of_a_record():
     assert set(tables.SemanticsResponses.columns()) == {"journal", *NAMES}
+
+
+def test_catalog_that_a_crash_or_a_move_left_behind_does_not_show(store: Store, tmp_path: Path):
+    current = store.get("toy", "interactions")
+    assert catalog_shows(store, [current])
+    store.move_alias("toy", "interactions", "production", current.manifest.version)
+    assert not catalog_shows(store, [current])
+    rebuild_catalog(store)
+    assert catalog_shows(store, [current])
+    shutil.copytree(store.root, tmp_path / "copy")
+    copy = Store(tmp_path / "copy")
+    assert not catalog_shows(copy, [copy.get("toy", "interactions")])
+
+
+def test_metrics_view_reads_a_metric_whose_name_holds_a_dot(store: Store):
+    put(store, "items", ITEMS, metrics={"cold_share_sci.fi": 0.25})
+    rebuild_catalog(store)
+    assert query(store, "select metric, metric_value from metrics where name = 'items'") == [
+        ("cold_share_sci.fi", 0.25)
+    ]
+
+
+def test_metric_that_is_no_number_is_left_out_of_the_manifest(store: Store):
+    made = put(store, "items", ITEMS, metrics={"ndcg_10": float("nan"), "hr_10": 0.5})
+    assert Store(store.root).get("toy", "items").manifest.metrics == made.manifest.metrics == {"hr_10": 0.5}

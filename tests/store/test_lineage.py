@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from semacdr.store.lineage import Direction, Lineage, State, Step
-from tests.store.shelves import manifest
+from semacdr.errors import AbsentError
+from semacdr.store import Store
+from semacdr.store.lineage import Direction, Lineage, State, Step, made_from
+from semacdr.store.verify import verify
+from tests.store.shelves import VECTORS, manifest, put, put_all
 
 
 @pytest.fixture
@@ -59,3 +64,28 @@ def test_lineage_of_thousands_of_steps_needs_no_stack():
     ]
     chain = Lineage([manifest(days[0]), *(manifest(b, [a]) for a, b in pairwise(days))])
     assert len(chain.steps(days[-1], Direction.UP)) == len(days) - 1
+
+
+def test_source_that_was_removed_and_made_anew_is_the_version_made_anew():
+    lineage = Lineage(
+        [manifest("a@2026.01.02", fingerprint="same"), manifest("b@2026.01.01", {"a@2026.01.01": "same"})]
+    )
+    assert lineage.inputs("b@2026.01.01") == ["a@2026.01.02"]
+    assert lineage.outputs("a@2026.01.02") == ["b@2026.01.01"]
+    assert lineage.state("a@2026.01.02", "b@2026.01.01", Direction.UP) is State.PUBLISHED
+    assert lineage.with_ancestors(["b@2026.01.01"]) == {"a@2026.01.02", "b@2026.01.01"}
+
+
+def test_made_from_finds_what_was_removed_and_made_anew(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    made = put_all(store)
+    shutil.rmtree(made["embeddings"].path)
+    with pytest.raises(AbsentError, match="no embeddings@"):
+        made_from(store, made["recommendations"], "embeddings")
+    assert [finding.problem for finding in verify(store, name="recommendations")] == [
+        f"was made from {made['embeddings'].reference}, which is gone"
+    ]
+    anew = put(store, "embeddings", VECTORS, inputs=[made["interactions"], made["items"]])
+    assert anew.reference != made["embeddings"].reference
+    assert made_from(store, made["recommendations"], "embeddings").reference == anew.reference
+    assert verify(store) == []

@@ -3,14 +3,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pytest
 
 from semacdr.errors import ConfigError, StoreError
-from semacdr.store import Artifact, Store
-from semacdr.store.promotion import admit, promote, replaced, rollback
-from tests.store.shelves import GATE_CHECKS, INTERACTIONS, put
+from semacdr.manifest import Facts, fingerprint
+from semacdr.store import Artifact, Draft, Store, rebuild_catalog
+from semacdr.store.promotion import admit, known, promote, replaced, rollback
+from tests.store.shelves import GATE_CHECKS, INTERACTIONS, RECOMMENDATIONS, put
 
 EVENTS = INTERACTIONS.sort("domain", "user_id")
+USER_VECTORS = pl.DataFrame(
+    {
+        "user_id": ["u"], "domain": ["a"], "vector": pl.Series([[1.0, 0.0]], dtype=pl.Array(pl.Float32, 2)),
+        "weight_target": [1.0], "weight_source": [0.0], "weight_mixed": [0.0],
+    }
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -150,3 +158,42 @@ def test_rollback_that_somebody_overtakes_is_refused(store: Store, monkeypatch: 
     with pytest.raises(StoreError, match="moved by someone else"):
         rollback(store, "toy", "interactions", "production")
     assert history(store)[-1][0] == third
+
+
+def test_what_is_broken_in_production_is_not_taken_for_nothing(store: Store):
+    artifact = put(store, "interactions", EVENTS)
+    assert known(store, "toy", "interactions", "production") is None
+    assert known(store, "toy", "interactions", "2026.01.01") is None
+    promote(store, artifact, "production")
+    (artifact.path / "manifest.json").write_text("{}")
+    with pytest.raises(StoreError, match="manifest"):
+        known(Store(store.root), "toy", "interactions", "production")
+
+
+def test_promote_anew_mends_a_catalog_that_a_crash_kept_from_it(store: Store):
+    artifact = put(store, "interactions", EVENTS)
+    rebuild_catalog(store)
+    store.move_alias("toy", "interactions", "production", artifact.manifest.version)
+    assert in_catalog(store) == []
+    assert promote(store, artifact, "production") is False
+    assert in_catalog(store) == [(artifact.manifest.version,)]
+
+
+def test_vectors_go_where_the_recommendations_go_that_they_were_published_with(store: Store):
+    names = ("recommendations", "user_vectors")
+    made = []
+    for key in (1, 2):
+        draft = Draft(dataset="toy", stage="recommendations", fingerprint=fingerprint(key), config={"key": key}, sources={}, inputs={})
+        with store.open_draft(draft, names):
+            RECOMMENDATIONS.write_parquet(draft.folders["recommendations"] / "recommendations.parquet")
+            USER_VECTORS.write_parquet(draft.folders["user_vectors"] / "user_vectors.parquet")
+            made.append(store.publish(draft, Facts(rows_in=1)))
+
+    def at() -> list[str]:
+        return [store.aliases("toy", name)["production"] for name in names]
+
+    for one in made:
+        promote(store, one["recommendations"], "production")
+        assert at() == [one[name].manifest.version for name in names]
+    rollback(store, "toy", "recommendations", "production")
+    assert at() == [made[0][name].manifest.version for name in names]

@@ -92,3 +92,13 @@ def test_version_that_is_promoted_meanwhile_stays(store: Store):
         carry_out(store, plan)
     assert first in versions(store)
     assert second not in versions(store)
+
+
+def test_nothing_goes_of_a_data_set_with_a_manifest_that_cannot_be_read(store: Store):
+    put(store, "interactions", EVENTS, dataset="other")
+    before = versions(store)
+    (store.get("toy", "interactions").path / "manifest.json").write_text("{}")
+    plan = plan_prune(Store(store.root), NOTHING, grace_s=0, now=datetime.now(UTC))
+    assert plan.manifests == []
+    assert list(plan.plans) == ["other"]
+    assert plan.held == {"toy": f"toy/interactions/{before[3]}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from semacdr.store import Draft, Store
 from semacdr.store import aliases as aliases_module
 from semacdr.store import store as store_module
 from tests.store.actions import EVENTS, FORKS, publish, publish_many
-from tests.store.conftest import Lab
+from tests.store.conftest import Folder, Lab
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, *now: str) -> None:
@@ -406,3 +407,11 @@ def test_publishers_of_the_same_get_the_winners_artifact(lab: Lab):
         versions = set(threads.map(race, range(4)))
     assert len(versions) == 1
     assert [m.version for m in lab.open().manifests()] == list(versions)
+
+
+def test_number_of_a_removed_version_is_not_given_to_another_that_an_alias_would_mean(folder: Folder):
+    store = folder.open()
+    publish(store, key=0)
+    first = publish(store, key=1, alias="model-a")
+    shutil.rmtree(folder.folder / "toy" / "interactions" / first)
+    assert publish(store, key=2, alias="model-b") != first

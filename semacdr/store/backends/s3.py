@@ -32,6 +32,7 @@ from semacdr.store import names
 from semacdr.store.backends.base import RETIRED, STAGING, Leftover, Stored
 from semacdr.store.backends.s3_errors import client_errors
 from semacdr.store.backends.workplace import Workplace
+from semacdr.store.disk import sync_file
 from semacdr.store.names import Place
 
 if TYPE_CHECKING:
@@ -147,8 +148,10 @@ class S3Backend:
                         expected=f"{record.bytes} bytes as in the manifest",
                         do="restore the object, or publish again; `semacdr verify` lists all that is broken",
                     )
+                sync_file(path)
             draft.mkdir(exist_ok=True)
             (draft / FILE_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            sync_file(draft / FILE_NAME)
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._workplace.exclusive("aliases"):
                 if not _holds(target, manifest):
@@ -222,10 +225,13 @@ class S3Backend:
         """Bring the catalog here if it is another than the one that is here."""
         path, tag_path = self.work / names.CATALOG, self.work / f"{names.CATALOG}.tag"
         tag = self._tag(names.CATALOG)
-        if tag is not None and not (path.exists() and tag_path.exists() and tag_path.read_text() == tag):
-            partial = self._workplace.new("catalog")
-            self._download(names.CATALOG, partial)
-            self._keep_catalog(partial, tag)
+        if tag is None:
+            return path
+        with self._workplace.exclusive("catalog"):
+            if not (path.exists() and tag_path.exists() and tag_path.read_text() == tag):
+                partial = self._workplace.new("catalog")
+                self._download(names.CATALOG, partial)
+                self._keep_catalog(partial, tag)
         return path
 
     def replace_catalog(self, write: Callable[[Path], None]) -> None:
@@ -375,10 +381,13 @@ def _is_own(name: str) -> bool:
 
 
 def _holds(folder: Path, manifest: Manifest) -> bool:
+    """Tell whether a copy is there, and no file of it is missing or cut off."""
     try:
-        return (folder / FILE_NAME).read_text(encoding="utf-8") == manifest.model_dump_json(indent=2) + "\n"
+        known = (folder / FILE_NAME).read_text(encoding="utf-8")
+        sizes = [(folder / record.path).stat().st_size for record in manifest.files]
     except FileNotFoundError:
         return False
+    return known == manifest.model_dump_json(indent=2) + "\n" and sizes == [record.bytes for record in manifest.files]
 
 
 def _age_s(meta: ObjectMeta) -> float:
