@@ -204,3 +204,17 @@ def test_data_set_with_the_name_of_another_in_the_store_is_refused(context: Cont
         check_dataset(namesake, context.settings, context.store)
     toml.unlink()
     check_dataset(namesake, context.settings, context.store)
+
+
+def test_stage_that_waited_for_its_turn_reads_what_was_made_meanwhile(context: Context):
+    run_stage(find_stage("ingest"), context)
+
+    @contextmanager
+    def waited(_: Stage) -> Iterator[None]:
+        with (context.dataset.folder / "films.csv").open("a") as file:
+            file.write("u999,f00,1600000000,5\n")
+        run_stage(find_stage("ingest"), context)
+        yield
+
+    made = run_stage(find_stage("sequences"), replace(context, turn=waited))["sequences"]
+    assert context.store.get(context.dataset.name, "interactions").reference in made.manifest.inputs

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from semacdr.statistics import holm, paired_bootstrap
+from semacdr.statistics import bootstrap_means, holm, paired_bootstrap
 
 
 def test_bootstrap_of_one_domain_agrees_with_the_normal_interval():
@@ -43,3 +43,10 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_samples_that_miss_a_domain_tell_nothing_of_it():
+    # One user has the only target of the second domain: a sample without them is no sample of gain 0 there.
+    gain, domain = np.array([0.5] * 9 + [1.0]), np.array([0] * 9 + [1])
+    samples = bootstrap_means(gain, np.arange(10), domain)
+    assert set(samples.round(9)) == {0.5, 0.75}

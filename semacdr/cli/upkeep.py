@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from datetime import UTC, datetime
 
@@ -58,7 +57,7 @@ def verify(reference: str | None, dataset: str | None, store: str | None) -> Non
     "--keep-last", type=click.IntRange(min=0), default=DEFAULT_KEEP_LAST, show_default=True,
     help="Keep the newest versions of each artifact.",
 )  # fmt: skip
-@click.option("--keep-days", type=click.FloatRange(min=0, max=MAX_DAYS), help="Keep versions that are no older.")
+@click.option("--keep-days", type=click.FloatRange(min=0), help="Keep versions that are no older.")
 @click.option(
     "--grace-hours", type=click.FloatRange(min=0), default=_GRACE_HOURS, show_default=True,
     help="Keep files that long which no reader can find any more.",
@@ -76,9 +75,12 @@ def prune(keep_last: int, keep_days: float | None, grace_hours: float, yes: bool
     semacdr prune                               show what would go
     semacdr prune --keep-last 5 --keep-days 30 --yes
     """
-    if keep_days is not None and math.isnan(keep_days):
+    if keep_days is not None and not keep_days <= MAX_DAYS:  # NaN, too
         raise ConfigError(
-            "--keep-days", found=keep_days, expected="a number of days", do="leave it out to keep none by age"
+            "--keep-days",
+            found=keep_days,
+            expected=f"a number of days, at most {MAX_DAYS:,}",
+            do="leave it out to keep none by age",
         )
     opened = open_existing_store(store)
     rule = Rule(keep_last=keep_last, keep_days=keep_days)

@@ -170,13 +170,19 @@ MISTAKES = {
     ("verify", "items@nightly"): "no items@nightly",
     ("sql", "from opened"): "DuckDB refuses the query",
     ("prune", "--keep-days", "nan"): "--keep-days",
+    ("prune", "--keep-days", "999999"): "at most 36,500",
+    ("sql", "latin-1.sql"): "expected: SQL in UTF-8",
     ("artifacts", "--store", ""): "store",
 }
 
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("arguments", MISTAKES)
-def test_mistakes_exit_with_2_and_say_what_to_do(arguments: tuple[str, ...]):
+def test_mistakes_exit_with_2_and_say_what_to_do(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin-1.sql").write_bytes("select 'é'".encode("latin-1"))
     result = call(*arguments)
     assert (result.exit_code, MISTAKES[arguments] in result.output) == (2, True), result.output
     assert "do:" in result.output

@@ -54,3 +54,11 @@ def test_with_source_unrelated_is_of_a_user_who_shares_no_item(seed: int):
     events, queries = with_source(EVENTS, QUERIES, Source.UNRELATED, seed)
     assert items(events, 0, queries) == ["b1"]
     assert items(events, 1, queries) == ["b1"]
+
+
+def test_the_only_user_is_their_own_stranger():
+    of_one = events_of(sequences_of(INTERACTIONS.filter(user_id="u"), 0.5, 0.8), VOCABULARY)
+    queries = queries_of_targets(of_one, Part.TEST)
+    made, asked = with_source(of_one, queries, Source.UNRELATED, seed=0)
+    for at in range(len(queries)):
+        assert sorted(items(made, at, asked)) == sorted(items(of_one, at, queries))

@@ -4,10 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from semacdr.comparison.sources import alone, whose
 from semacdr.dataset import Protocol
 from semacdr.errors import DataError
 from semacdr.evaluation.task import Setting, Task, draw_candidates
-from semacdr.model.histories import Events, Queries, events_of
+from semacdr.model.histories import Events, Queries, events_of, queries_of_targets
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import Candidates, FitOn, Part
 from semacdr.testing.toy import sequences_of
@@ -127,3 +128,25 @@ def test_a_part_without_targets_is_refused():
     events = made.events.up_to(Part.VALIDATION)
     with pytest.raises(DataError, match="no test targets"):
         _ = Task(made.setting, VOCABULARY, made.titles, events).queries
+
+
+def test_the_same_target_has_the_same_candidates_for_the_twin_of_one_user_in_each_domain():
+    many = pl.DataFrame({"domain": ["a"] * 60 + ["b"] * 60, "item_id": [f"{d}{n}" for d in "ab" for n in range(60)]})
+    rng, vocabulary = np.random.default_rng(0), Vocabulary.of_items(many)
+    rows = [
+        (f"u{user}", domain, f"{domain}{rng.integers(60)}", int(time_s))
+        for user in range(9)
+        for domain in "ab"
+        for time_s in rng.integers(100, size=6)
+    ]
+    log = pl.DataFrame(rows, schema=INTERACTIONS.schema, orient="row").unique(["user_id", "domain", "item_id"])
+    sequences = sequences_of(log, 0.5, 0.8)
+    found = []
+    for one in (sequences, alone(sequences)):
+        events = events_of(one, vocabulary)
+        queries = queries_of_targets(events, Part.TEST)
+        drawn = draw_candidates(events, queries, vocabulary, size=10)
+        user = whose(events.user_ids.gather(queries.user)).to_list()
+        found.append(dict(zip(zip(user, queries.item.tolist(), strict=True), drawn.tolist(), strict=True)))
+    assert len(found[0]) > 9
+    assert found[0] == found[1]

@@ -217,3 +217,7 @@ def test_search_among_some_and_without_others(tmp_path: Path, config: Index):
     assert search.search(queries, 3, among=[]).item_ids == [[], [], []]
     with pytest.raises(DataError, match="2 collections"):
         search.search(queries, 3, without=[[], []])
+
+
+def test_inverted_file_has_no_more_lists_than_vectors():
+    assert choose_kind(6, 4, Index(exact_up_to=1)) == "IVF6,Flat"

@@ -714,3 +714,22 @@ def test_ingest_duplicates_over_many_batches_are_found(tmp_path: Path, monkeypat
             r + 1 for r in first.values()
         }
         assert facts.details["domains"]["a"]["users"] == 3
+
+
+def test_ingest_ids_of_a_parquet_column_of_floats_are_those_of_whole_numbers(tmp_path: Path):
+    # pandas makes floats of a column of whole numbers that lacks one.
+    ids = [12_345_678_901.0, 1e11, 7.0, None, 0.5, 1e300]
+    pq.write_table(
+        pa.table({"u": ids, "i": ["x"] * 6, "t": range(1_400_000_000, 1_400_000_006)}), tmp_path / "log.parquet"
+    )
+    _, outputs = run(one_domain(tmp_path, "log.parquet"), tmp_path / "out")
+    found = table(outputs, "interactions")["user_id"].to_list()
+    assert sorted(found) == sorted(["12345678901", "100000000000", "7", "0.5", "1e+300"])
+
+
+def test_ingest_into_a_folder_that_reads_like_a_partition(tmp_path: Path):
+    folder = tmp_path / "item_id=5"
+    folder.mkdir()
+    pq.write_table(pa.table({"u": ["a"], "i": ["x"], "t": [1_400_000_000]}), folder / "log.parquet")
+    _, outputs = run(one_domain(folder, "log.parquet"), folder / "out")
+    assert table(outputs, "items")["item_id"].to_list() == ["x"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,3 +247,15 @@ def test_only_users_with_new_events_are_ranked_anew(artifacts: dict[str, Path], 
     assert lost not in set(table["item_id"])
     assert "new-book" not in set(table.filter(user_id=active)["item_id"])
     assert rows(made, "user_vectors").height == 2 * sequences.height
+
+
+def test_run_goes_on_after_one_that_was_killed_while_it_removed_its_shards(
+    artifacts: dict[str, Path], batch: dict[str, Path], tmp_path: Path
+):
+    run = Run(tmp_path / "shards")
+    for name, folder in batch.items():
+        if name in publish.TABLES:
+            shutil.copytree(folder / name, run.shards / name)
+    next((run.shards / "user_vectors").glob("*.parquet")).unlink()
+    made = make(artifacts, tmp_path / "made", Recommendations(top_k=10), run)
+    assert rows(made, "user_vectors").equals(rows(batch, "user_vectors"))

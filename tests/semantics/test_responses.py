@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from semacdr.errors import StoreError
+from semacdr.semantics import responses as responses_module
 from semacdr.semantics.responses import MAX_RAW_CHARS, Record, Responses
 
 
@@ -264,3 +265,13 @@ def test_responses_many_processes_that_copy_at_once_agree(tmp_path: Path):
     assert [reader.communicate()[0] for reader in readers] == ["8\n"] * 3
     assert len(segments(tmp_path)) == 4
     assert not list((tmp_path / "segments").glob(".*"))
+
+
+def test_a_reader_that_looks_at_a_new_journal_does_not_stop_its_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    monkeypatch.setattr(responses_module.fcntl, "flock", lambda _, operation: asked.append(operation))
+    responses = Responses(tmp_path / "responses")
+    responses.put(record(1))
+    responses.close()
+    # Waits for those who look, who never wait for a writer.
+    assert asked[0] == responses_module.fcntl.LOCK_EX

@@ -183,7 +183,14 @@ def test_vectors_go_where_the_recommendations_go_that_they_were_published_with(s
     names = ("recommendations", "user_vectors")
     made = []
     for key in (1, 2):
-        draft = Draft(dataset="toy", stage="recommendations", fingerprint=fingerprint(key), config={"key": key}, sources={}, inputs={})
+        draft = Draft(
+            dataset="toy",
+            stage="recommendations",
+            fingerprint=fingerprint(key),
+            config={"key": key},
+            sources={},
+            inputs={},
+        )
         with store.open_draft(draft, names):
             RECOMMENDATIONS.write_parquet(draft.folders["recommendations"] / "recommendations.parquet")
             USER_VECTORS.write_parquet(draft.folders["user_vectors"] / "user_vectors.parquet")

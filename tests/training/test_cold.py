@@ -43,3 +43,22 @@ def test_boosts_show_as_many_cold_items_as_are_asked_for(toy_artifacts: dict[str
     assert 0.2 < wanted < 0.5
     assert shown == pytest.approx(share * wanted, abs=0.02)
     assert (boost_N[0] > 1) == (share > 0)
+
+
+@pytest.mark.parametrize("num_cold", [1, 2])
+def test_too_few_cold_items_are_all_shown_and_no_score_is_beyond_numbers(toy_artifacts: dict[str, Path], num_cold: int):
+    inputs = inputs_of(toy_artifacts)
+    validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
+    queries, bounds = validation.queries, inputs.vocabulary.bounds
+    target, count = np.unique(queries.item[queries.domain == 0], return_counts=True)
+    support_R = np.full(inputs.vocabulary.num_items + 1, 9)
+    support_R[target[np.argsort(-count)[:num_cold]]] = 0
+    facts = np.ones((len(queries), NUM_FACTS + 2), np.float32)
+    scores = torch.randn(1, len(queries), bounds[-1][1], generator=torch.Generator().manual_seed(0))
+    sight = Sight(
+        lambda chosen, domain: scores[:, torch.from_numpy(chosen), slice(*bounds[domain])],
+        facts,
+        lambda item, _: support_R[item],
+    )
+    boost_N = cold_boosts(ScoreGate(1, 2), validation, sight, np.arange(len(queries)), share=50.0)
+    assert 0 < boost_N[0] < 20

@@ -185,3 +185,12 @@ def test_the_gate_is_fitted_with_memories_as_old_as_the_fit_and_as_new_as_the_ta
     gate = cross_fitted_gate(validation, Fit(inputs, seed=0).model, memory, seed=0).gate
     assert gate.low_F[5] == 0
     assert gate.high_F[5] == old.facts[:, 5].max()
+
+
+def test_gate_is_fitted_where_one_half_of_the_users_has_no_target(toy_artifacts: dict[str, Path]):
+    inputs = inputs_of(toy_artifacts)
+    fit, events = Fit(inputs, seed=0), read_events(toy_artifacts["sequences"], inputs.vocabulary)
+    validation = Validation(inputs, events, seed=0)
+    validation.queries = Queries(*(column[:1] for column in vars(validation.queries).values()))
+    memory = Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text)
+    assert cross_fitted_gate(validation, fit.model, memory, seed=0).score.ndcg_10 >= 0
