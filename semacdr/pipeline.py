@@ -220,7 +220,10 @@ def _young_checkpoint(context: Context, inputs: Mapping[str, Artifact]) -> dict[
     if then != {name: inputs[name].manifest.config for name in then} or not is_readable(last.path):
         return None
     keys = ["domain", "item_id"]
-    known, today = pl.scan_parquet(last.path / "vocabulary.parquet").select(keys), inputs["items"].scan().select(keys)
+    known, today = (
+        pl.scan_parquet(last.path / "vocabulary.parquet", glob=False, hive_partitioning=False).select(keys),
+        inputs["items"].scan().select(keys),
+    )
     gone, new = known.join(today, on=keys, how="anti"), today.join(known, on="domain", how="anti")
     return None if any(some.head(1).collect().height for some in (gone, new)) else {"checkpoint": last}
 

@@ -37,7 +37,8 @@ class Nights:
         self.toml = write_raw_logs(folder / "raw")
         self.change("items = 6", "items = 0")
         self.change("[training]", "[training]\nmax_age_days = 3")
-        self.store = Store(folder / "store")
+        # What libraries take for a pattern of names, or for a partition, is a folder like any other.
+        self.store = Store(folder / "item_id=5" / "st[o]re *")
         self.settings = Settings(cache=folder / "cache", threads=1)
 
     def change(self, old: str, new: str) -> None:
@@ -128,6 +129,16 @@ def test_checkpoint_that_this_version_cannot_read_is_not_kept(
     assert training.keeps(context, inputs) is None
 
 
+def test_checkpoint_that_saw_what_is_a_target_now_does_not_serve_on(nights: tuple[Nights, list[dict[str, Artifact]]]):
+    nights_, (first, _, third) = nights
+    # Logs of years before, taken in later, move the cut back.
+    manifest = third["sequences"].manifest
+    details = manifest.details | {"t_test_s": first["sequences"].manifest.details["t_test_s"] - 1}
+    older = replace(third["sequences"], manifest=manifest.model_copy(update={"details": details}))
+    assert _keeps(nights_, sequences=third["sequences"])[0]
+    assert not _keeps(nights_, sequences=older)[0]
+
+
 def test_checkpoint_is_not_kept_where_todays_items_cannot_be_added_to_it(
     nights: tuple[Nights, list[dict[str, Artifact]]], monkeypatch: pytest.MonkeyPatch
 ):
@@ -193,7 +204,7 @@ def test_checkpoint_and_evaluation_are_not_kept_under_another_split(nights: tupl
 def test_evaluation_is_not_kept_for_other_targets(nights: tuple[Nights, list[dict[str, Artifact]]], tmp_path: Path):
     nights_, (*_, third) = nights
     (file,) = third["sequences"].files()
-    pl.read_parquet(file)[::2].write_parquet(tmp_path / file.name)
+    pl.read_parquet(file, glob=False)[::2].write_parquet(tmp_path / file.name)
     assert _keeps(nights_, sequences=replace(third["sequences"], fetch=lambda: tmp_path)) == (True, False)
 
 

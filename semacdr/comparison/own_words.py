@@ -21,7 +21,8 @@ def own_words(items: Path, *, masked: bool) -> pl.DataFrame:
     """
     columns = ["domain", "item_id", *(_COLUMNS if masked else ["text"])]
     table = pl.concat(
-        pl.read_parquet(file, columns=columns, hive_partitioning=False) for file in table_files(items, "items")
+        pl.read_parquet(file, columns=columns, hive_partitioning=False, glob=False)
+        for file in table_files(items, "items")
     )
     if masked:
         texts = [masked_text(*fields) for fields in table.select(_COLUMNS).rows()]

@@ -55,7 +55,9 @@ def embed(  # noqa: PLR0913, PLR0917 (three places, and how)
         EngineError: the endpoint refuses.
         TransientError: the endpoint cannot be reached.
     """
-    rows = pl.read_parquet(table_files(semantics, "semantics")).select("domain", "item_id", "view", "text", "source")
+    rows = pl.read_parquet(table_files(semantics, "semantics"), glob=False, hive_partitioning=False).select(
+        "domain", "item_id", "view", "text", "source"
+    )
     texts = rows["text"].unique(maintain_order=True)
     cache = VectorCache(vectors, config.model_dump(mode="json", include={"encoder", "revision", "max_tokens"}))
     vectors_TD, num_encoded = _vectors(config, settings, texts, cache, progress, spread)
@@ -92,7 +94,7 @@ def embed(  # noqa: PLR0913, PLR0917 (three places, and how)
 def rewhiten(config: Embeddings, embeddings: Path, sequences: Path, output: Path) -> None:
     """Write the same vectors with the whitening of other sequences: another protocol trains on other items."""
     files = table_files(embeddings, "embeddings")
-    rows = pl.concat(pl.read_parquet(file, hive_partitioning=False) for file in files)
+    rows = pl.concat(pl.read_parquet(file, hive_partitioning=False, glob=False) for file in files)
     rows = rows.with_columns(pl.col("domain", "view").cast(pl.String))
     tensors, digests, _ = _whitenings(config, rows, rows["vector"].to_numpy(), sequences)
     save_file(tensors, output / WHITENING_FILE)
@@ -175,7 +177,7 @@ def _encoder(config: Embeddings, settings: EncoderSettings) -> Encoder:
 def _visible_items(sequences: Path) -> pl.DataFrame:
     """Return domain, item_id of the items that training events touch."""
     events = (
-        pl.scan_parquet(table_files(sequences, "sequences"))
+        pl.scan_parquet(table_files(sequences, "sequences"), glob=False, hive_partitioning=False)
         .select("domains", "item_ids", "parts")
         .explode("domains", "item_ids", "parts")
         .filter(pl.col("parts") == Part.TRAIN)

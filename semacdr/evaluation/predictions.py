@@ -55,7 +55,7 @@ def read_predictions(path: Path, task: Task) -> Ranks:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        rows = pl.read_parquet(path, hive_partitioning=False)
+        rows = pl.read_parquet(path, hive_partitioning=False, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path} cannot be read", found=error, expected="a Parquet file") from error
     lacking = [name for name in SCHEMA if name not in rows.columns]

@@ -54,7 +54,7 @@ def build(embeddings: Path, output: Path, config: Index, progress: Progress, las
         DataError: the wanted recall is not reached even when all lists are probed.
     """
     files = table_files(embeddings, "embeddings")
-    names = pl.scan_parquet(files, hive_partitioning=False).select("domain", "view", "item_id").collect()
+    names = pl.scan_parquet(files, hive_partitioning=False, glob=False).select("domain", "view", "item_id").collect()
     width = pq.read_schema(files[0]).field("vector").type.list_size
     ids, details = [], dict[str, Any]()
     with progress.task("index vectors", total=names.height) as task:

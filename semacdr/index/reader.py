@@ -105,7 +105,7 @@ class ItemIndex:
 
 def read_ids(folder: Path, domain: str, view: str) -> pl.DataFrame:
     """Return position, item_id and, where it is kept, checksum of an index's vectors, by position."""
-    table = pl.scan_parquet(folder / "index_ids.parquet").filter(
+    table = pl.scan_parquet(folder / "index_ids.parquet", glob=False, hive_partitioning=False).filter(
         (pl.col("domain") == domain) & (pl.col("view") == str(view))
     )
     return table.drop("domain", "view").sort("position").collect()

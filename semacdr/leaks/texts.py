@@ -31,7 +31,7 @@ class WrittenTexts:
 def written_texts(folder: Path, vocabulary: Vocabulary) -> WrittenTexts:
     """Read a ``semantics`` artifact; items that the vocabulary lacks are left out."""
     rows = pl.concat(
-        pl.read_parquet(file, columns=["domain", "item_id", "source"], hive_partitioning=False)
+        pl.read_parquet(file, columns=["domain", "item_id", "source"], hive_partitioning=False, glob=False)
         for file in table_files(folder, "semantics")
     ).with_columns(pl.col("domain", "source").cast(pl.String))
     items = rows.group_by("domain", "item_id").agg(

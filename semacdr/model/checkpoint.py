@@ -254,7 +254,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_vocabulary(path: Path, record: Mapping[str, Any]) -> Vocabulary:
     try:
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False, hive_partitioning=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StoreError(f"{path} cannot be read", found=error, do=_REDO) from error
     if tuple(table.columns) != COLUMNS or table["item_index"].to_list() != list(range(1, table.height + 1)):

@@ -84,7 +84,7 @@ def _check_domains(new: pl.DataFrame, known: Vocabulary) -> None:
 def _check_encoder(trained_on: Path, now: Path) -> None:
     encoders = []
     for folder in (trained_on, now):
-        table = pl.scan_parquet(table_files(folder, "embeddings"), hive_partitioning=False)
+        table = pl.scan_parquet(table_files(folder, "embeddings"), hive_partitioning=False, glob=False)
         vector = table.collect_schema()["vector"]
         width = vector.size if isinstance(vector, pl.Array) else None
         names = table.select("encoder").unique().sort("encoder").collect()["encoder"]

@@ -167,7 +167,7 @@ def read_events(folder: Path, vocabulary: Vocabulary) -> Events:
         DataError: it has no rows, an item that the vocabulary does not hold, or events out of order.
     """
     files = table_files(folder, "sequences")
-    frames = [pl.read_parquet(file, hive_partitioning=False) for file in files]
+    frames = [pl.read_parquet(file, hive_partitioning=False, glob=False) for file in files]
     if not frames or sum(frame.height for frame in frames) == 0:
         raise DataError("sequences: no user has a sequence", found=f"{len(files)} files in {folder}", do="check ingest")
     return events_of(pl.concat(frames), vocabulary)

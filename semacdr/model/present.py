@@ -102,7 +102,7 @@ def last_event_s(sequences: Path) -> int:
         DataError: it has no rows.
     """
     files = table_files(sequences, "sequences")
-    times = pl.scan_parquet(files, hive_partitioning=False).select(pl.col("timestamps_s").list.max().max())
+    times = pl.scan_parquet(files, hive_partitioning=False, glob=False).select(pl.col("timestamps_s").list.max().max())
     last_s = times.collect(engine="streaming").item() if files else None
     if last_s is None:
         raise DataError("sequences: no user has a sequence", found=sequences, do="check ingest")

@@ -111,7 +111,7 @@ def read_titles(items: Path) -> pl.DataFrame:
     if not files:
         raise DataError("items: table items has no file", expected=f"items.parquet in {items}", do="run ingest again")
     columns = ["domain", "item_id", "title"]
-    return pl.concat(pl.read_parquet(file, columns=columns, hive_partitioning=False) for file in files)
+    return pl.concat(pl.read_parquet(file, columns=columns, hive_partitioning=False, glob=False) for file in files)
 
 
 def title_texts(titles: pl.DataFrame, vocabulary: Vocabulary) -> list[str]:

@@ -43,7 +43,7 @@ class Last:
             "sequences": self.sequences,
         }
         lists, vectors, before = (
-            pl.scan_parquet(table_files(folder, table), hive_partitioning=False).filter(of_range)
+            pl.scan_parquet(table_files(folder, table), hive_partitioning=False, glob=False).filter(of_range)
             for table, folder in tables.items()
         )
         offered = vocabulary.table.lazy().filter(pl.Series(available[1:])).select("domain", "item_id")

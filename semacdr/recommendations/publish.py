@@ -241,6 +241,10 @@ def rank_users(lister: Lister, sequences: pl.DataFrame, now_s: int, top_k: int) 
 def _users_as_of(recommendations: Path, now_s: int) -> int:
     # No user is in two shards.
     return sum(
-        pl.scan_parquet(file).filter(pl.col("as_of_s") == now_s).select(pl.col("user_id").n_unique()).collect().item()
+        pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        .filter(pl.col("as_of_s") == now_s)
+        .select(pl.col("user_id").n_unique())
+        .collect()
+        .item()
         for file in table_files(recommendations, "recommendations")
     )

@@ -98,7 +98,9 @@ class Recommender:
             DataError: there is no such user.
         """
         columns = ("domains", "item_ids", "timestamps_s")
-        table = pl.scan_parquet(table_files(self._serving.sequences, "sequences")).filter(user_id=user_id)
+        table = pl.scan_parquet(
+            table_files(self._serving.sequences, "sequences"), glob=False, hive_partitioning=False
+        ).filter(user_id=user_id)
         rows = table.select(columns).collect().rows()
         if not rows:
             raise DataError(

@@ -208,7 +208,7 @@ def _existing(config: DatasetConfig, name: str) -> Path:
 
 def _parquet(path: Path) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path, hive_partitioning=False)
+        frame = pl.read_parquet(path, hive_partitioning=False, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ConfigError(f"semantics.imports: {path} is no Parquet file", found=f"{error!s:.200}") from error
     wrong = [name for name in COLUMNS if frame.schema.get(name) != pl.String]
