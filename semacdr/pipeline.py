@@ -40,7 +40,7 @@ from semacdr.progress import Progress
 from semacdr.settings import Settings
 from semacdr.spread import Spread, here
 from semacdr.store import CURRENT, Artifact, Draft, Store, catalog_shows, rebuild_catalog
-from semacdr.store.lineage import made_from
+from semacdr.store.lineage import is_made_from, made_from
 from semacdr.store.promotion import PRODUCTION, admit, formerly, replaced
 from semacdr.store.promotion import known as known_artifact
 from semacdr.tables import CONTRACT_VERSIONS, check_contract
@@ -294,7 +294,7 @@ def _last_recommendations(context: Context, draft: Draft) -> recommendations.Las
         return None
     checkpoint = draft.inputs["checkpoint"].manifest
     manifests = [artifact.manifest for artifact in last.values()]
-    same = all(m.config == draft.config and checkpoint.reference in m.inputs for m in manifests)
+    same = all(m.config == draft.config and is_made_from(m, checkpoint) for m in manifests)
     if not same or len({m.fingerprint for m in manifests}) > 1:
         return None
     return recommendations.Last(last["recommendations"].path, last["user_vectors"].path, sequences.path)
@@ -321,7 +321,7 @@ def _best_of_late(context: Context, checkpoint: Artifact) -> tuple[Artifact, Art
 
 def _evaluation_of(context: Context, checkpoint: Artifact) -> Artifact | None:
     store, dataset = context.store, context.dataset.name
-    made = [m for m in store.manifests(dataset, "evaluation") if checkpoint.reference in m.inputs]
+    made = [m for m in store.manifests(dataset, "evaluation") if is_made_from(m, checkpoint.manifest)]
     return store.get(dataset, "evaluation", made[-1].version) if made else None
 
 
@@ -349,7 +349,7 @@ def _gate(context: Context, inputs: Mapping[str, Artifact], draft: Draft) -> Fac
 
 
 def _demand_made_from(made: Artifact, source: Artifact) -> None:
-    if source.reference not in made.manifest.inputs:
+    if not is_made_from(made.manifest, source.manifest):
         raise StoreError(
             f"{made.reference} was not made from {source.reference}",
             found=", ".join(made.manifest.inputs),

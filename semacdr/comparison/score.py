@@ -8,17 +8,18 @@ import polars as pl
 
 from semacdr.comparison.evaluate import alias_of
 from semacdr.comparison.inputs import FLOOR_INPUTS, prepare
-from semacdr.comparison.rows import SWITCHES, Row, known_rows
+from semacdr.comparison.rows import Row, known_rows
 from semacdr.errors import ConfigError
 from semacdr.evaluation.predictions import read_predictions
 from semacdr.evaluation.results import Run, described, headline, metric_rows, rank_rows, write_tables
 from semacdr.evaluation.task import Setting
 from semacdr.leaks import as_json, check_candidates, check_split
 from semacdr.manifest import Facts, file_sha256, fingerprint
+from semacdr.model.config import preset_names
 from semacdr.pipeline import Context
 from semacdr.store import Artifact, Draft, rebuild_catalog
 
-STAGE, REVISION = "score", 2
+STAGE, REVISION = "score", 3
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ def score(context: Context, predictions: Predictions) -> Artifact:
         DataError: a file misses targets, or ranks what is no candidate.
     """
     name, setting, store = predictions.name, predictions.setting, context.store
-    called = {Row(":".join((row, *switch)), None).slug for row in known_rows() for switch in ((), *zip(SWITCHES))}
-    if name.partition(":")[0] in known_rows() or Row(name, None).slug in called:
+    # A preset with switches has an alias of its own: semacdr-alone is that of semacdr:alone.
+    switched = tuple(f"{preset}-" for preset in preset_names())
+    if name.partition(":")[0] in known_rows() or Row(name, None).slug.startswith(switched):
         raise ConfigError(f"{name!r} is the name of a model of SemaCDR", do="give the predictions a name of their own")
     if not name.strip():
         raise ConfigError("score: no name", found=repr(name), expected="what the model is called", do="give --name")

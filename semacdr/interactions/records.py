@@ -35,7 +35,7 @@ BLOCK_BYTES = 4 * 2**20
 MAX_LINE_BYTES = 8 * 2**20
 """Longer lines are rejected; what lies beyond is not kept in memory."""
 _EXACT = 2.0**53
-"""Whole floats below this stand for one whole number each."""
+"""Whole doubles below this stand for one whole number each."""
 MAX_RECORD = 500
 """Characters of a rejected record that are kept."""
 CSV_ROWS = 20_000
@@ -481,6 +481,9 @@ def _as_text(path: Path, field: str, column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_floating(kind):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+        if pa.types.is_float16(kind):  # no arithmetic
+            column = column.cast(pa.float32())
+            kind = column.type
         whole = pc.and_(pc.equal(pc.trunc(column), column), pc.less(pc.abs(column), _EXACT))
         if pc.any(whole).as_py():
             # An id of a column that lacks some is a float to pandas: 1.2e+10 would be another than 12000000000.

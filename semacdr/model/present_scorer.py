@@ -307,7 +307,7 @@ class PresentScorer:
             if {Expert.TRANSITIONS, Expert.SIMILAR} & {*scoring.experts}:
                 following_RI = present.following[:, item_I]
             if Expert.SIMILAR in scoring.experts:
-                similar_II = scoring.memory.titles.similar_RR.T.tocsr()[item_I][:, item_I]
+                similar_II = scoring.memory.titles.similar_RR[item_I][:, item_I].T.tocsr()
         return Catalogue(
             item_I=item_I,
             place_R=place_R,

@@ -209,6 +209,9 @@ class Responses:
         if segment := find_segment(journal):
             self._sealed[journal] = segment
             return 0
+        if not journal.stat().st_size:
+            # Its writer has made it and not locked it yet.
+            return 0
         faults = 0
         with journal.open("rb") as file:
             try:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STORAGE_VERSION = "v1.4.0"
 _SQL_TYPES: dict[pl.DataType, str] = {pl.Int64(): "bigint", pl.Float64(): "double"}
 _PARAMETER = re.compile(r"\$(\w+)")
+_PATTERN = re.compile(r"[*?\[]")
 
 
 def rebuild_catalog(store: Store) -> Path:
@@ -56,7 +57,9 @@ def catalog_shows(store: Store, artifacts: Iterable[Artifact]) -> bool:
     for artifact in artifacts:
         dataset, name = artifact.manifest.dataset, artifact.manifest.name
         of_name = {row[2:] for row in shown if row[:2] == (dataset, name)}
-        if {(alias, version) for version, _, alias in of_name} != set(store.aliases(dataset, name).items()):
+        versions = {manifest.version for manifest in store.manifests(dataset, name)}
+        aliases = {(alias, at) for alias, at in store.aliases(dataset, name).items() if at in versions}
+        if {(alias, version) for version, _, alias in of_name} != aliases:
             return False
         if store.location(artifact.manifest) not in {path for _, path, _ in of_name}:
             return False
@@ -85,7 +88,8 @@ def _write(store: Store, path: Path) -> None:
             connection.unregister("rows")
         for statement in _view_statements(shelf, known, histories):
             connection.execute(statement)
-        connection.execute(_responses_view(connection, f"{shelf.root}/{names.RESPONSES}/*.jsonl"))
+        literally = _PATTERN.sub(r"[\g<0>]", shelf.root)
+        connection.execute(_responses_view(connection, f"{literally}/{names.RESPONSES}/*.jsonl"))
         _run_files(connection)
         connection.execute("commit")
         connection.execute("use memory")

@@ -62,6 +62,14 @@ def made_from(store: Store, artifact: Artifact, name: str) -> Artifact:
         return same
 
 
+def is_made_from(manifest: Manifest, source: Manifest) -> bool:
+    """Tell whether one was made from the other, or from the same under the number that it had before."""
+    return any(
+        reference.partition("@")[0] == source.name and digest == source.fingerprint
+        for reference, digest in manifest.inputs.items()
+    )
+
+
 class Lineage:
     """The artifacts of one data set, joined by their inputs.
 

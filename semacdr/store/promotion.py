@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
-from semacdr.errors import AbsentError, ConfigError
+from semacdr.errors import AbsentError, ConfigError, StoreError
 from semacdr.store.aliases import Move
 from semacdr.store.artifact import Artifact
 from semacdr.store.catalog import rebuild_catalog
@@ -87,12 +88,15 @@ def replaced(store: Store, artifact: Artifact) -> Artifact | None:
 
 
 def formerly(store: Store, artifact: Artifact, count: int) -> list[Artifact]:
-    """Return the last ``count`` versions that were in production before an artifact, as far as they are still there."""
+    """Return the last ``count`` versions that were in production before an artifact, as far as they can be read."""
     manifest = artifact.manifest
     moves = [move.version for move in store.alias_history(manifest.dataset, manifest.name, PRODUCTION)]
     versions = [version for version in dict.fromkeys(reversed(moves)) if version != manifest.version]
-    found = (known(store, manifest.dataset, manifest.name, version) for version in versions[:count])
-    return [before for before in found if before]
+    found = []
+    for version in versions[:count]:
+        with suppress(StoreError):
+            found.append(store.get(manifest.dataset, manifest.name, version))
+    return found
 
 
 def known(store: Store, dataset: str, name: str, version: str) -> Artifact | None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ import optuna
 import structlog
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from semacdr.dataset import Split, Training
 from semacdr.errors import ConfigError
+from semacdr.manifest import fingerprint
 from semacdr.progress import Progress
 from semacdr.training.stage import Run, validate_config
 
 log = structlog.get_logger()
+
+_MODEL, _FIXED = "model", "fixed"
+"""What a study in the file is of: a model, over these overrides."""
 
 
 def _space(trial: optuna.Trial) -> dict[str, Any]:
@@ -61,13 +66,20 @@ class Study:
                 )
         return JournalStorage(JournalFileBackend(str(self.file)))
 
+    def name(self, fixed: Mapping[str, Any]) -> str:
+        """What the file calls the trials that can be compared: of one model, on the same data, over these overrides."""
+        return f"{self.model} {fingerprint({'searched_on': self.searched_on, 'fixed': fixed})[:16]}"
+
     def best_overrides(self, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return those of the best trial over these overrides, on what was searched on last; None: there is none."""
-        if not self.file.is_file() or self.model not in optuna.get_all_study_names(storage := self.storage):
+        if not self.file.is_file():
             return None
-        study = optuna.load_study(study_name=self.model, storage=storage)
-        over_these = [trial for trial in _complete(study) if trial.user_attrs.get("fixed", fixed) == fixed]
-        return _best(_alike(study, fixed, over_these[-1].user_attrs.get("searched_on", ""))) if over_these else None
+        storage, found = self.storage, []
+        for summary in optuna.get_all_study_summaries(storage):
+            if summary.user_attrs == {_MODEL: self.model, _FIXED: fixed}:
+                study = optuna.load_study(study_name=summary.study_name, storage=storage)
+                found += [study] if study.get_trials(states=[TrialState.COMPLETE]) else []
+        return _best(max(found, key=_last_ended)) if found else None
 
 
 def search(
@@ -104,29 +116,29 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kept.file.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        study_name=kept.model,
+        study_name=kept.name(config.overrides),
         storage=kept.storage,
         direction="maximize",
         load_if_exists=True,
     )
+    study.set_user_attr(_MODEL, kept.model)
+    study.set_user_attr(_FIXED, config.overrides)
 
     # With the seed alone a study that goes on would draw its first trials again.
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
 
     def objective(trial: optuna.Trial) -> float:
-        known = [one.user_attrs["overrides"] for one in _alike(study, config.overrides, kept.searched_on)]
+        known = [one.user_attrs["overrides"] for one in study.get_trials(states=[TrialState.COMPLETE])]
         overrides = _space(trial) if config.overrides in known else {}
         tried = config.model_copy(update={"overrides": {**overrides, **config.overrides}})
         found = validate_config(tried, split, inputs, run, progress)
-        trial.set_user_attr("searched_on", kept.searched_on)
-        trial.set_user_attr("fixed", config.overrides)
         trial.set_user_attr("overrides", tried.overrides)
         trial.set_user_attr("hr_10", found.hr_10)
         log.info("trial", number=trial.number, ndcg_10=round(found.ndcg_10, 5), **tried.overrides)
         return found.ndcg_10
 
     study.optimize(objective, n_trials=trials)
-    return _best(_alike(study, config.overrides, kept.searched_on))
+    return _best(study)
 
 
 def _is_entry(line: bytes) -> bool:
@@ -137,21 +149,11 @@ def _is_entry(line: bytes) -> bool:
     return isinstance(entry, dict) and {"op_code", "worker_id"} <= entry.keys()
 
 
-def _complete(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-
-
-def _alike(study: optuna.Study, fixed: Mapping[str, Any], searched_on: str) -> list[FrozenTrial]:
-    """Return the trials that can be compared: on the same data, over the same overrides."""
-    wanted = {"searched_on": searched_on, "fixed": fixed}
-    # Trials of long ago do not say it.
-    return [
-        trial
-        for trial in _complete(study)
-        if all(trial.user_attrs.get(name, value) == value for name, value in wanted.items())
-    ]
-
-
-def _best(trials: list[FrozenTrial]) -> dict[str, Any]:
-    best: dict[str, Any] = max(trials, key=lambda trial: trial.value or 0.0).user_attrs["overrides"]
+def _best(study: optuna.Study) -> dict[str, Any]:
+    best: dict[str, Any] = study.best_trial.user_attrs["overrides"]
     return best
+
+
+def _last_ended(study: optuna.Study) -> datetime:
+    times = [trial.datetime_complete for trial in study.get_trials(states=[TrialState.COMPLETE])]
+    return max(time for time in times if time)

@@ -242,6 +242,9 @@ def test_predictions_from_elsewhere_are_scored_alike(context: Context, tmp_path:
         evaluate_row(context, Request(find_row("title"), GTS, 1, twice[0]))
     with pytest.raises(ConfigError, match="the name of a model of SemaCDR"):
         score_predictions(context, Predictions("title", [tmp_path / "title-seed-0.parquet"], GTS))
+    for name in ("semacdr-alone", "semacdr-no-texts-alone", "esasrec-tuned"):  # the alias is that of semacdr:alone
+        with pytest.raises(ConfigError, match="the name of a model of SemaCDR"):
+            score_predictions(context, Predictions(name, [tmp_path / "title-seed-0.parquet"], GTS))
     with pytest.raises(DataError, match=r"targets have no ranks|without a target"):
         score_predictions(context, Predictions("theirs", [tmp_path / "title-seed-0.parquet"], LOO))
 
@@ -306,7 +309,8 @@ def test_a_tuned_row_stands_on_its_study_of_its_protocol(context: Context, toy_s
     assert done.exit_code == 0, done.output
     kept = folder / "store" / "studies" / "toy-loo-semacdr-no-texts-mixed-only.log"
     storage = JournalStorage(JournalFileBackend(str(kept)))
-    study = optuna.load_study(study_name=name, storage=storage)
+    (summary,) = optuna.get_all_study_summaries(storage)
+    study = optuna.load_study(study_name=summary.study_name, storage=storage)
     assert len(study.trials) == 3
     row = row_of(context, f"{name}:tuned", Protocol.LOO)
     assert row.overrides == study.best_trial.user_attrs["overrides"]

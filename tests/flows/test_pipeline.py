@@ -4,7 +4,6 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import pipeline, stages
-from semacdr.errors import TransientError
 
 
 def test_without_a_server_the_night_runs_here_although_the_settings_say_apart(monkeypatch: pytest.MonkeyPatch):
@@ -17,16 +16,9 @@ def test_without_a_server_the_night_runs_here_although_the_settings_say_apart(mo
         assert pipeline.nightly.fn("toy") == {}
 
 
-def test_what_may_pass_by_itself_is_tried_again_before_the_first_stage():
-    assert stages.check.retries == stages.run_stage.retries == 3
+def test_a_data_set_is_checked_by_a_task_that_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(stages.check, "with_options", lambda **given: lambda *about: asked.append((given, *about)))
+    assert stages.run_stages([], "toy", "store", None, retries=2) == {}
+    assert asked == [({"retries": 2}, "toy", "store")]
     assert stages.check.retry_condition_fn is stages.run_stage.retry_condition_fn
-    assert stages._is_transient(None, None, failed(TransientError("the store does not answer")))
-    assert not stages._is_transient(None, None, failed(ValueError()))
-
-
-class failed:  # noqa: N801 (reads as what it is)
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def result(self) -> None:
-        raise self.error

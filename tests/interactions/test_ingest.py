@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -725,6 +726,13 @@ def test_ingest_ids_of_a_parquet_column_of_floats_are_those_of_whole_numbers(tmp
     _, outputs = run(one_domain(tmp_path, "log.parquet"), tmp_path / "out")
     found = table(outputs, "interactions")["user_id"].to_list()
     assert sorted(found) == sorted(["12345678901", "100000000000", "7", "0.5", "1e+300"])
+
+
+def test_ingest_half_precision_in_parquet(tmp_path: Path):
+    columns = {"u": pa.array(np.array([7, 0.5], np.float16)), "i": ["x"] * 2, "t": [1_400_000_000] * 2}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    _, outputs = run(one_domain(tmp_path, "log.parquet"), tmp_path / "out")
+    assert sorted(table(outputs, "interactions")["user_id"]) == ["0.5", "7"]
 
 
 def test_ingest_into_a_folder_that_reads_like_a_partition(tmp_path: Path):

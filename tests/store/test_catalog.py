@@ -19,6 +19,10 @@ from semacdr.store import Store, catalog_shows, rebuild_catalog
 from tests.store.actions import publish
 from tests.store.shelves import INTERACTIONS, ITEMS, RECOMMENDATIONS, embeddings, put
 
+ANSWER = Record(
+    key="k", status="failed", reason="not JSON", model="m", revision="", prompt="p@1", text_hash="h", raw='{"naïve'
+)
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
@@ -248,13 +252,10 @@ def test_table_without_a_current_version_has_only_its_version_view(store: Store)
 
 def test_answers_of_all_runs_are_a_view(store: Store):
     assert query(store, "select count(*) from semantics_responses") == [(0,)]
-    answer = Record(
-        key="k", status="failed", reason="not JSON", model="m", revision="", prompt="p@1", text_hash="h", raw='{"naïve'
-    )
     responses = Responses(store.responses)
-    responses.put(answer, replace(answer, key="l", spent_tokens=7))
+    responses.put(ANSWER, replace(ANSWER, key="l", spent_tokens=7))
     rebuild_catalog(store)
-    responses.put(replace(answer, key="m"))  # after the rebuild: the view is over whatever files there are
+    responses.put(replace(ANSWER, key="m"))  # after the rebuild: the view is over whatever files there are
     responses.close()
     journal = next(store.responses.glob("*.jsonl"))
     with journal.open("ab") as file:
@@ -278,6 +279,20 @@ def test_catalog_that_a_crash_or_a_move_left_behind_does_not_show(store: Store, 
     shutil.copytree(store.root, tmp_path / "copy")
     copy = Store(tmp_path / "copy")
     assert not catalog_shows(copy, [copy.get("toy", "interactions")])
+
+
+def test_answers_and_dangling_aliases_of_a_store_whose_folder_reads_like_a_pattern(tmp_path: Path):
+    store = Store(tmp_path / "st[o]re *")
+    publish(store, key=1)
+    gone = publish(store, key=2, alias="model-a")
+    answers = Responses(store.responses)
+    answers.put(ANSWER)
+    answers.close()
+    shutil.rmtree(store.root / "toy" / "interactions" / gone)
+    rebuild_catalog(store)
+    assert query(store, "select count(*) from semantics_responses") == [(1,)]
+    # An alias that points nowhere does not keep the catalog from being up to date.
+    assert catalog_shows(store, [store.get("toy", "interactions")])
 
 
 def test_metrics_view_reads_a_metric_whose_name_holds_a_dot(store: Store):

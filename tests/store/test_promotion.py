@@ -9,7 +9,7 @@ import pytest
 from semacdr.errors import ConfigError, StoreError
 from semacdr.manifest import Facts, fingerprint
 from semacdr.store import Artifact, Draft, Store, rebuild_catalog
-from semacdr.store.promotion import admit, known, promote, replaced, rollback
+from semacdr.store.promotion import admit, formerly, known, promote, replaced, rollback
 from tests.store.shelves import GATE_CHECKS, INTERACTIONS, RECOMMENDATIONS, put
 
 EVENTS = INTERACTIONS.sort("domain", "user_id")
@@ -168,6 +168,14 @@ def test_what_is_broken_in_production_is_not_taken_for_nothing(store: Store):
     (artifact.path / "manifest.json").write_text("{}")
     with pytest.raises(StoreError, match="manifest"):
         known(Store(store.root), "toy", "interactions", "production")
+
+
+def test_what_cannot_be_read_of_former_production_is_left_out(store: Store):
+    made = [put(store, "interactions", EVENTS, key=key) for key in range(3)]
+    for artifact in made:
+        promote(store, artifact, "production")
+    (made[1].path / "manifest.json").write_text("{}")
+    assert [one.reference for one in formerly(Store(store.root), made[2], 5)] == [made[0].reference]
 
 
 def test_promote_anew_mends_a_catalog_that_a_crash_kept_from_it(store: Store):

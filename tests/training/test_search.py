@@ -27,7 +27,9 @@ def test_search_keeps_every_trial_and_goes_on(toy_artifacts: dict[str, Path], tm
     assert TINY.items() <= best.items()
     run(toy_artifacts, tmp_path / "study.log", 1)
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
-    study = optuna.load_study(study_name="sasrec-mixed", storage=storage)
+    study = optuna.load_study(
+        study_name=Study(tmp_path / "study.log", "sasrec-mixed", "toy").name(TINY), storage=storage
+    )
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
     assert study.trials[0].user_attrs["overrides"] == TINY
     assert study.trials[1].params != study.trials[2].params
