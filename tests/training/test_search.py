@@ -43,9 +43,9 @@ def test_search_keeps_every_trial_and_goes_on(toy_artifacts: dict[str, Path], tm
 
 
 def test_trials_on_other_data_or_over_other_overrides_are_not_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    file, found = tmp_path / "study.log", iter([0.9, 0.1, 0.2, 0.3])
+    file, found = tmp_path / "study.log", iter([0.1, 0.9, 0.1, 0.2, 0.3])
     monkeypatch.setattr("semacdr.training.search.validate_config", lambda *_: Score(next(found), 0.0))
-    run({}, file, 1, "others")
+    assert run({}, file, 2, "others") != TINY
     # The first on these data is the model as it is, and .9 was reached on others.
     assert run({}, file, 1) == TINY
     wider = Training(preset="sasrec-mixed", overrides=TINY | {"dim": 32})
