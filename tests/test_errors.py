@@ -5,12 +5,12 @@ import pickle
 import pytest
 
 from semacdr import errors
-from semacdr.errors import ConfigError, DataError, EngineError, SemacdrError, StoreError, TransientError
+from semacdr.errors import AbsentError, ConfigError, DataError, EngineError, SemacdrError, StoreError, TransientError
 
 
 @pytest.mark.parametrize(
     ("kind", "exit_code"),
-    [(ConfigError, 2), (DataError, 2), (StoreError, 1), (EngineError, 1), (TransientError, 1)],
+    [(ConfigError, 2), (DataError, 2), (StoreError, 1), (AbsentError, 1), (EngineError, 1), (TransientError, 1)],
 )
 def test_exit_code_tells_mistakes_from_faults(kind: type[SemacdrError], exit_code: int):
     assert kind("what").exit_code == exit_code
@@ -18,7 +18,7 @@ def test_exit_code_tells_mistakes_from_faults(kind: type[SemacdrError], exit_cod
 
 def test_every_error_is_drawn_in_the_tree():
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SemacdrError)]
-    assert len(kinds) == 6
+    assert len(kinds) == 7
     for kind in kinds:
         assert f"{kind.__name__} " in str(errors.__doc__)
         assert f"exit {kind.exit_code}" in str(errors.__doc__).split(kind.__name__, 1)[1].splitlines()[0]
