@@ -31,8 +31,6 @@ def row_of(context: Context, name: str, protocol: Protocol) -> Row:
     own, parts = context.dataset.training, name.split(":")
     overrides = dict(own.overrides) if parts[0] == own.preset else {}
     base = find_row(":".join(part for part in parts if part != TUNED), overrides)
-    # Controls that change histories at test are asked of the model that was tuned without them.
-    asked_of = find_row(":".join(part for part in parts if part != TUNED and part not in _AT_TEST), overrides)
     if TUNED not in parts:
         return base
     if base.preset is None:
@@ -41,6 +39,7 @@ def row_of(context: Context, name: str, protocol: Protocol) -> Row:
         )
     from semacdr.training.search import Study  # noqa: PLC0415 (Optuna takes a while to import)
 
+    asked_of = find_row(_tuned_as(base.name), overrides)
     file = study_file(context, asked_of, protocol)
     best = Study(file, asked_of.name).best_overrides(asked_of.overrides)
     if best is None:
@@ -51,6 +50,11 @@ def row_of(context: Context, name: str, protocol: Protocol) -> Row:
             do=f"run `semacdr tune {context.dataset.name} --model {asked_of.name}{asked}` first",
         )
     return replace(base, name=name, overrides=best)
+
+
+def _tuned_as(name: str) -> str:
+    """The row whose study stands for a row: a control that changes histories at test asks the very model."""
+    return ":".join(part for part in name.split(":") if part not in _AT_TEST)
 
 
 def study_file(context: Context, row: Row, protocol: Protocol) -> Path:
@@ -67,13 +71,15 @@ def tune_row(context: Context, row: Row, protocol: Protocol, trials: int, study:
         The overrides of the best trial so far, those of the row's switches among them.
 
     Raises:
-        ConfigError: a floor, or no trial at all.
+        ConfigError: a floor, a control that differs at test alone, or no trial at all.
         DataError: nothing to train on or to validate with, or a leak.
     """
     from semacdr.training.search import Study, search  # noqa: PLC0415 (Optuna takes a while to import)
 
     if row.preset is None:
         raise ConfigError(f"tune: {row.name} is a floor", do="evaluate it: its values are chosen on validation")
+    if (model := _tuned_as(row.name)) != row.name:
+        raise ConfigError(f"tune: {row.name} is trained as {model} is", found="a control at test", do=f"tune {model}")
     settings, dataset = context.settings, context.dataset.name
     compute = Compute.of(settings.device, bfloat16=settings.bfloat16, compiled=settings.compile)
     inputs = {name: context.store.get(dataset, name) for name in MODEL_INPUTS}

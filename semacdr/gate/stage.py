@@ -127,7 +127,7 @@ def _compared(
         reason = (
             f"{domain}: NDCG@10 {now:.4f} ({now_ranked.reference}), {against} {then:.4f} ({then_ranked.reference})"
             f" on {pairs.height:,} shared targets; {sure:.0%} sure of a drop beyond {margin:.4f}"
-            f" (allowed: {config.confidence:.0%})"
+            f" (refused from {config.confidence:.0%} on)"
         )
         yield _Check("checkpoint", name, str(domain), now, then, then - margin, sure < config.confidence, reason)
 

@@ -330,6 +330,10 @@ def test_a_tuned_row_stands_on_its_study_of_its_protocol(context: Context, toy_s
         == best
         != row_of(context, name, Protocol.LOO).overrides
     )
+    # A control at test asks the model that was tuned, and has no study of its own.
+    assert row_of(context, f"{name}:tuned:source-off", Protocol.LOO).overrides == best
+    control = runner.invoke(main, ["tune", toml, *store, "--model", f"{name}:source-off", "--trials", "1"])
+    assert (control.exit_code, f"do: tune {name}" in " ".join(control.output.split())) == (2, True), control.output
     with pytest.raises(ConfigError, match="no trial over its overrides of today in"):
         row_of(context, f"{name}:tuned", Protocol.GTS)
     with pytest.raises(ConfigError, match="ask for title"):
