@@ -43,7 +43,7 @@ from semacdr.store import CURRENT, Artifact, Draft, Store, catalog_shows, rebuil
 from semacdr.store.lineage import is_made_from, made_from
 from semacdr.store.promotion import PRODUCTION, admit, formerly, replaced
 from semacdr.store.promotion import known as known_artifact
-from semacdr.tables import CONTRACT_VERSIONS, check_contract
+from semacdr.tables import CONTRACT_VERSIONS, check_contract, scan_files
 
 if TYPE_CHECKING:
     from semacdr import recommendations
@@ -221,7 +221,7 @@ def _young_checkpoint(context: Context, inputs: Mapping[str, Artifact]) -> dict[
         return None
     keys = ["domain", "item_id"]
     known, today = (
-        pl.scan_parquet(last.path / "vocabulary.parquet", glob=False, hive_partitioning=False).select(keys),
+        scan_files(last.path / "vocabulary.parquet").select(keys),
         inputs["items"].scan().select(keys),
     )
     gone, new = known.join(today, on=keys, how="anti"), today.join(known, on="domain", how="anti")

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from semacdr.errors import ConfigError, StoreError, close_names
 from semacdr.manifest import FileRecord, Manifest, file_sha256
 from semacdr.store import CURRENT, Artifact, Store
-from semacdr.tables import TABLES, Table, View, check_contract
+from semacdr.tables import TABLES, Table, View, check_contract, scan_files
 
 if TYPE_CHECKING:
     from semacdr.index.reader import ItemIndex
@@ -275,7 +275,7 @@ def _table_records(manifest: Manifest, table: str) -> list[FileRecord]:
 
 def _with_contract(artifact: Artifact, table: str, contract: type[Table], files: list[Path]) -> pl.LazyFrame:
     """Return the files' columns in the contract's order; those that came after the artifact was made are null."""
-    frame = pl.scan_parquet(files, hive_partitioning=False, glob=False)
+    frame = scan_files(files)
     there = _read(frame.collect_schema, artifact.manifest)
     columns = contract.columns()
     lacking = [name for name, column in columns.items() if name not in there and not column.nullable]

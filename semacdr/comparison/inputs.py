@@ -19,7 +19,7 @@ from semacdr.model.titles import read_titles
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.pipeline import Context
 from semacdr.store import Artifact
-from semacdr.tables import View, table_files
+from semacdr.tables import View, scan_files, table_files
 
 FLOOR_INPUTS = ("interactions", "items")
 MODEL_INPUTS = (*FLOOR_INPUTS, "embeddings", "semantics")
@@ -51,7 +51,7 @@ def prepare(context: Context, inputs: Mapping[str, Artifact], row: Row, protocol
     sequences.build(split, folders["interactions"], folders["sequences"], context.settings.duckdb)
     if row.source is Source.ALONE:
         file = folders["sequences"] / "sequences.parquet"
-        alone(pl.read_parquet(file, glob=False, hive_partitioning=False)).write_parquet(file)
+        alone(scan_files(file).collect()).write_parquet(file)
     if "embeddings" in folders:
         vectors = folders["embeddings"]
         if row.texts in {Texts.OWN_WORDS, Texts.MASKED}:
@@ -91,9 +91,7 @@ def _embedded(context: Context, texts: pl.DataFrame, sequences_folder: Path, out
 
 def _random(folder: Path, output: Path) -> Path:
     """Put random vectors of the same mean and covariance in the place of each view's."""
-    rows = pl.concat(
-        pl.read_parquet(file, hive_partitioning=False, glob=False) for file in table_files(folder, "embeddings")
-    )
+    rows = pl.concat(scan_files(file).collect() for file in table_files(folder, "embeddings"))
     vectors = rows["vector"].to_numpy().copy()
     for seed, view in enumerate(View):
         chosen = (rows["view"].cast(pl.String) == view.value).to_numpy()

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from semacdr.interactions.text import item_text
-from semacdr.tables import table_files
+from semacdr.tables import scan_files, table_files
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # noqa: RUF001 (the typographic apostrophe is meant)
 _COLUMNS = ("title", "brand", "categories", "description")
@@ -20,10 +20,7 @@ def own_words(items: Path, *, masked: bool) -> pl.DataFrame:
         masked: without the brand and the categories, and without their words in the rest.
     """
     columns = ["domain", "item_id", *(_COLUMNS if masked else ["text"])]
-    table = pl.concat(
-        pl.read_parquet(file, columns=columns, hive_partitioning=False, glob=False)
-        for file in table_files(items, "items")
-    )
+    table = pl.concat(scan_files(file).select(columns).collect() for file in table_files(items, "items"))
     if masked:
         texts = [masked_text(*fields) for fields in table.select(_COLUMNS).rows()]
         table = table.select("domain", "item_id", pl.Series("text", texts, dtype=pl.String))

@@ -21,7 +21,7 @@ from semacdr.manifest import Facts
 from semacdr.progress import Progress
 from semacdr.settings import EncoderSettings
 from semacdr.spread import Advance, Shard, Spread, here
-from semacdr.tables import WHITENING_FILE, Part, View, table_files
+from semacdr.tables import WHITENING_FILE, Part, View, scan_files, table_files
 
 log = structlog.get_logger()
 
@@ -55,9 +55,8 @@ def embed(  # noqa: PLR0913, PLR0917 (three places, and how)
         EngineError: the endpoint refuses.
         TransientError: the endpoint cannot be reached.
     """
-    rows = pl.read_parquet(table_files(semantics, "semantics"), glob=False, hive_partitioning=False).select(
-        "domain", "item_id", "view", "text", "source"
-    )
+    scan = scan_files(table_files(semantics, "semantics"))
+    rows = scan.select("domain", "item_id", "view", "text", "source").collect()
     texts = rows["text"].unique(maintain_order=True)
     cache = VectorCache(vectors, config.model_dump(mode="json", include={"encoder", "revision", "max_tokens"}))
     vectors_TD, num_encoded = _vectors(config, settings, texts, cache, progress, spread)
@@ -94,7 +93,7 @@ def embed(  # noqa: PLR0913, PLR0917 (three places, and how)
 def rewhiten(config: Embeddings, embeddings: Path, sequences: Path, output: Path) -> None:
     """Write the same vectors with the whitening of other sequences: another protocol trains on other items."""
     files = table_files(embeddings, "embeddings")
-    rows = pl.concat(pl.read_parquet(file, hive_partitioning=False, glob=False) for file in files)
+    rows = pl.concat(scan_files(file).collect() for file in files)
     rows = rows.with_columns(pl.col("domain", "view").cast(pl.String))
     tensors, digests, _ = _whitenings(config, rows, rows["vector"].to_numpy(), sequences)
     save_file(tensors, output / WHITENING_FILE)
@@ -177,7 +176,7 @@ def _encoder(config: Embeddings, settings: EncoderSettings) -> Encoder:
 def _visible_items(sequences: Path) -> pl.DataFrame:
     """Return domain, item_id of the items that training events touch."""
     events = (
-        pl.scan_parquet(table_files(sequences, "sequences"), glob=False, hive_partitioning=False)
+        scan_files(table_files(sequences, "sequences"))
         .select("domains", "item_ids", "parts")
         .explode("domains", "item_ids", "parts")
         .filter(pl.col("parts") == Part.TRAIN)

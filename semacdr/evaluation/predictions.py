@@ -12,7 +12,7 @@ from semacdr.evaluation.results import RANKS_KEPT
 from semacdr.evaluation.task import Task
 from semacdr.model.histories import IntArray, ragged
 from semacdr.model.ranking import Ranks, is_repeat
-from semacdr.tables import Candidates
+from semacdr.tables import Candidates, scan_files
 
 SCHEMA = {"user_id": pl.String, "domain": pl.String, "rank": pl.Int64, "item_id": pl.String}
 
@@ -55,7 +55,7 @@ def read_predictions(path: Path, task: Task) -> Ranks:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        rows = pl.read_parquet(path, hive_partitioning=False, glob=False)
+        rows = scan_files(path).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path} cannot be read", found=error, expected="a Parquet file") from error
     lacking = [name for name in SCHEMA if name not in rows.columns]

@@ -25,7 +25,7 @@ from semacdr.index.recall import DEPTHS, Truth
 from semacdr.index.vectors import Vectors
 from semacdr.manifest import Facts
 from semacdr.progress import Progress
-from semacdr.tables import table_files
+from semacdr.tables import scan_files, table_files
 
 # Shapes: N vectors, D width of a vector.
 
@@ -54,7 +54,7 @@ def build(embeddings: Path, output: Path, config: Index, progress: Progress, las
         DataError: the wanted recall is not reached even when all lists are probed.
     """
     files = table_files(embeddings, "embeddings")
-    names = pl.scan_parquet(files, hive_partitioning=False, glob=False).select("domain", "view", "item_id").collect()
+    names = scan_files(files).select("domain", "view", "item_id").collect()
     width = pq.read_schema(files[0]).field("vector").type.list_size
     ids, details = [], dict[str, Any]()
     with progress.task("index vectors", total=names.height) as task:

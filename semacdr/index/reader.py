@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from semacdr.errors import DataError, StoreError, close_names
-from semacdr.tables import View
+from semacdr.tables import View, scan_files
 
 FACTS_FILE = "index.json"
 
@@ -105,7 +105,7 @@ class ItemIndex:
 
 def read_ids(folder: Path, domain: str, view: str) -> pl.DataFrame:
     """Return position, item_id and, where it is kept, checksum of an index's vectors, by position."""
-    table = pl.scan_parquet(folder / "index_ids.parquet", glob=False, hive_partitioning=False).filter(
+    table = scan_files(folder / "index_ids.parquet").filter(
         (pl.col("domain") == domain) & (pl.col("view") == str(view))
     )
     return table.drop("domain", "view").sort("position").collect()

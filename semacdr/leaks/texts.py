@@ -11,7 +11,7 @@ import polars as pl
 
 from semacdr.model.histories import IntArray
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import TextSource, table_files
+from semacdr.tables import TextSource, scan_files, table_files
 
 Z_LIMIT = 3.0
 """Standard deviations: by chance one run in about 700 goes beyond, upwards."""
@@ -31,8 +31,7 @@ class WrittenTexts:
 def written_texts(folder: Path, vocabulary: Vocabulary) -> WrittenTexts:
     """Read a ``semantics`` artifact; items that the vocabulary lacks are left out."""
     rows = pl.concat(
-        pl.read_parquet(file, columns=["domain", "item_id", "source"], hive_partitioning=False, glob=False)
-        for file in table_files(folder, "semantics")
+        scan_files(file).select("domain", "item_id", "source").collect() for file in table_files(folder, "semantics")
     ).with_columns(pl.col("domain", "source").cast(pl.String))
     items = rows.group_by("domain", "item_id").agg(
         is_written=(pl.col("source") != TextSource.FALLBACK.value).any(),

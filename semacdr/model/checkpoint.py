@@ -34,7 +34,7 @@ from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors, Measu
 from semacdr.model.scorer import FinalScorer, Scoring
 from semacdr.model.semacdr import SemaCdrModel, UserStates
 from semacdr.model.vocabulary import COLUMNS, Vocabulary
-from semacdr.tables import CONTRACT_VERSIONS
+from semacdr.tables import CONTRACT_VERSIONS, scan_files
 
 FORMAT_VERSION = 11
 WEIGHTS_FILE, CONFIG_FILE, VOCABULARY_FILE = "model.safetensors", "config.json", "vocabulary.parquet"
@@ -254,7 +254,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_vocabulary(path: Path, record: Mapping[str, Any]) -> Vocabulary:
     try:
-        table = pl.read_parquet(path, glob=False, hive_partitioning=False)
+        table = scan_files(path).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StoreError(f"{path} cannot be read", found=error, do=_REDO) from error
     if tuple(table.columns) != COLUMNS or table["item_index"].to_list() != list(range(1, table.height + 1)):

@@ -25,7 +25,7 @@ from semacdr.model.scorer import Scoring
 from semacdr.model.semacdr import SemaCdrModel
 from semacdr.model.text_vectors import TextVectors, read_text_vectors
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import View, table_files
+from semacdr.tables import View, scan_files, table_files
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _check_domains(new: pl.DataFrame, known: Vocabulary) -> None:
 def _check_encoder(trained_on: Path, now: Path) -> None:
     encoders = []
     for folder in (trained_on, now):
-        table = pl.scan_parquet(table_files(folder, "embeddings"), hive_partitioning=False, glob=False)
+        table = scan_files(table_files(folder, "embeddings"))
         vector = table.collect_schema()["vector"]
         width = vector.size if isinstance(vector, pl.Array) else None
         names = table.select("encoder").unique().sort("encoder").collect()["encoder"]

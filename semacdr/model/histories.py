@@ -20,7 +20,7 @@ from torch import Tensor
 
 from semacdr.errors import DataError
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import Part, table_files
+from semacdr.tables import Part, scan_files, table_files
 
 PART_CODE = {part: code for code, part in enumerate(Part)}
 """The parts in their order in time."""
@@ -167,7 +167,7 @@ def read_events(folder: Path, vocabulary: Vocabulary) -> Events:
         DataError: it has no rows, an item that the vocabulary does not hold, or events out of order.
     """
     files = table_files(folder, "sequences")
-    frames = [pl.read_parquet(file, hive_partitioning=False, glob=False) for file in files]
+    frames = [scan_files(file).collect() for file in files]
     if not frames or sum(frame.height for frame in frames) == 0:
         raise DataError("sequences: no user has a sequence", found=f"{len(files)} files in {folder}", do="check ingest")
     return events_of(pl.concat(frames), vocabulary)

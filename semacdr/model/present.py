@@ -27,7 +27,7 @@ from semacdr.model.experts import (
 from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, events_of
 from semacdr.model.popularity import SMALLEST, DayCounter, FloatArray, PastPopularity
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import table_files
+from semacdr.tables import scan_files, table_files
 
 _USERS = 20_000
 """Read at a time."""
@@ -102,7 +102,7 @@ def last_event_s(sequences: Path) -> int:
         DataError: it has no rows.
     """
     files = table_files(sequences, "sequences")
-    times = pl.scan_parquet(files, hive_partitioning=False, glob=False).select(pl.col("timestamps_s").list.max().max())
+    times = scan_files(files).select(pl.col("timestamps_s").list.max().max())
     last_s = times.collect(engine="streaming").item() if files else None
     if last_s is None:
         raise DataError("sequences: no user has a sequence", found=sequences, do="check ingest")
@@ -111,6 +111,6 @@ def last_event_s(sequences: Path) -> int:
 
 def _parts(files: list[Path], vocabulary: Vocabulary) -> Iterator[Events]:
     for file in files:
-        scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        scan = scan_files(file)
         for start in range(0, pq.read_metadata(file).num_rows, _USERS):
             yield events_of(scan.slice(start, _USERS).collect(), vocabulary)

@@ -18,7 +18,7 @@ from torch import Tensor
 from semacdr.errors import DataError, StoreError
 from semacdr.model.config import ModelConfig
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import WHITENING_FILE, View, table_files
+from semacdr.tables import WHITENING_FILE, View, scan_files, table_files
 
 ZSCORE_FLOOR = 1e-3
 """Smallest variance that is divided by, as a share of the mean one (the floor of PCA whitening: research 5.1)."""
@@ -93,7 +93,7 @@ def read_text_vectors(
     files = table_files(folder, "embeddings")
     if not files:
         raise DataError("embeddings: table embeddings has no file", expected=f"embeddings.parquet in {folder}")
-    scan = pl.scan_parquet(files, hive_partitioning=False, glob=False)
+    scan = scan_files(files)
     scan = scan.select(pl.col("domain").cast(pl.String), "item_id", pl.col("view").cast(pl.String), "vector")
     wanted = vocabulary.table if only is None else vocabulary.table.join(only, on=["domain", "item_id"], how="semi")
     # Items that the vocabulary lacks are no fault here: embeddings may be newer than items.

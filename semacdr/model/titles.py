@@ -18,7 +18,7 @@ from semacdr.errors import DataError
 from semacdr.model.histories import IntArray
 from semacdr.model.popularity import FloatArray
 from semacdr.model.vocabulary import Vocabulary
-from semacdr.tables import table_files
+from semacdr.tables import scan_files, table_files
 
 SIMILAR, LEAST_SIMILAR = 10, 0.2
 """How many items of a domain count as similar to one of them, and the least cosine of their titles."""
@@ -111,7 +111,7 @@ def read_titles(items: Path) -> pl.DataFrame:
     if not files:
         raise DataError("items: table items has no file", expected=f"items.parquet in {items}", do="run ingest again")
     columns = ["domain", "item_id", "title"]
-    return pl.concat(pl.read_parquet(file, columns=columns, hive_partitioning=False, glob=False) for file in files)
+    return pl.concat(scan_files(file).select(columns).collect() for file in files)
 
 
 def title_texts(titles: pl.DataFrame, vocabulary: Vocabulary) -> list[str]:

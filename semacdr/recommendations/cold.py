@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from semacdr.tables import Part, table_files
+from semacdr.tables import Part, scan_files, table_files
 
 _TOP = 10
 _ITEM = ["domain", "item_id"]
@@ -65,6 +65,6 @@ def _events(sequences: Path) -> Iterator[pl.DataFrame]:
 
 def _slices(folder: Path, table: str, columns: Sequence[str], rows: int) -> Iterator[pl.DataFrame]:
     for file in table_files(folder, table):
-        scan = pl.scan_parquet(file, glob=False, hive_partitioning=False).select(columns)
+        scan = scan_files(file).select(columns)
         for start in range(0, pq.read_metadata(file).num_rows, rows):
             yield scan.slice(start, rows).collect()

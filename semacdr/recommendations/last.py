@@ -9,7 +9,7 @@ import polars as pl
 
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.recommendations.rules import BoolArray
-from semacdr.tables import table_files
+from semacdr.tables import scan_files, table_files
 
 _EVENTS = ("timestamps_s", "domains", "item_ids")
 
@@ -43,8 +43,7 @@ class Last:
             "sequences": self.sequences,
         }
         lists, vectors, before = (
-            pl.scan_parquet(table_files(folder, table), hive_partitioning=False, glob=False).filter(of_range)
-            for table, folder in tables.items()
+            scan_files(table_files(folder, table)).filter(of_range) for table, folder in tables.items()
         )
         offered = vocabulary.table.lazy().filter(pl.Series(available[1:])).select("domain", "item_id")
         lost = lists.select("user_id", "domain", "item_id").join(offered, on=["domain", "item_id"], how="anti")

@@ -33,7 +33,7 @@ from semacdr.recommendations.lists import Lister, Ranked
 from semacdr.recommendations.rows import rows_of
 from semacdr.recommendations.serving import Serving, open_serving
 from semacdr.spread import Advance, Shard, Spread, here
-from semacdr.tables import table_files
+from semacdr.tables import scan_files, table_files
 
 # Shapes: Q queries (one per user and domain), I items, D model width.
 
@@ -161,7 +161,7 @@ class Work:
 @torch.inference_mode()
 def recommend_users(work: Work, name: str, users: Users, *, advance: Advance) -> None:
     """Write the shard of some users. ``advance`` takes users."""
-    scan = pl.scan_parquet(users.file, glob=False, hive_partitioning=False)
+    scan = scan_files(users.file)
     sequences = scan.slice(users.rows.start, len(users.rows)).collect()
     serving = _serving(work.config, work.folders)
     _write_shard(work.shards, name, _shard(serving, sequences, work.now_s, work.config.top_k, work.last))
@@ -241,10 +241,6 @@ def rank_users(lister: Lister, sequences: pl.DataFrame, now_s: int, top_k: int) 
 def _users_as_of(recommendations: Path, now_s: int) -> int:
     # No user is in two shards.
     return sum(
-        pl.scan_parquet(file, glob=False, hive_partitioning=False)
-        .filter(pl.col("as_of_s") == now_s)
-        .select(pl.col("user_id").n_unique())
-        .collect()
-        .item()
+        scan_files(file).filter(pl.col("as_of_s") == now_s).select(pl.col("user_id").n_unique()).collect().item()
         for file in table_files(recommendations, "recommendations")
     )

@@ -26,7 +26,7 @@ from semacdr.recommendations.serving import Serving, open_serving
 from semacdr.store import Store
 from semacdr.store.lineage import made_from
 from semacdr.store.promotion import PRODUCTION
-from semacdr.tables import table_files
+from semacdr.tables import scan_files, table_files
 
 log = structlog.get_logger()
 
@@ -98,9 +98,7 @@ class Recommender:
             DataError: there is no such user.
         """
         columns = ("domains", "item_ids", "timestamps_s")
-        table = pl.scan_parquet(
-            table_files(self._serving.sequences, "sequences"), glob=False, hive_partitioning=False
-        ).filter(user_id=user_id)
+        table = scan_files(table_files(self._serving.sequences, "sequences")).filter(user_id=user_id)
         rows = table.select(columns).collect().rows()
         if not rows:
             raise DataError(

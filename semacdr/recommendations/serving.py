@@ -16,7 +16,7 @@ from semacdr.model.present import read_present
 from semacdr.model.present_scorer import PresentScorer
 from semacdr.recommendations.lists import Lister
 from semacdr.recommendations.rules import available_items
-from semacdr.tables import table_files
+from semacdr.tables import scan_files, table_files
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def open_serving(config: Recommendations, inputs: Mapping[str, Path]) -> Serving
     files = table_files(inputs["items"], "items")
     if not files:
         raise DataError("items: table items has no file", expected=f"items in {inputs['items']}", do="run ingest again")
-    items = pl.concat(pl.read_parquet(file, hive_partitioning=False, glob=False) for file in files)
+    items = pl.concat(scan_files(file).collect() for file in files)
     titles = items.select("domain", "item_id", "title")
     grown = grow(load_checkpoint(inputs["checkpoint"]), titles, inputs)
     vocabulary = grown.model.vocabulary

@@ -28,7 +28,7 @@ from semacdr.semantics.audit import forgiven
 from semacdr.semantics.prompt import Prompt, load_prompt
 from semacdr.semantics.responses import Responses
 from semacdr.semantics.structured import FIELD_TYPES, fields_fault, read_fields
-from semacdr.tables import AuditRule
+from semacdr.tables import AuditRule, scan_files
 
 log = structlog.get_logger()
 
@@ -208,7 +208,7 @@ def _existing(config: DatasetConfig, name: str) -> Path:
 
 def _parquet(path: Path) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path, hive_partitioning=False, glob=False)
+        frame = scan_files(path).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise ConfigError(f"semantics.imports: {path} is no Parquet file", found=f"{error!s:.200}") from error
     wrong = [name for name in COLUMNS if frame.schema.get(name) != pl.String]

@@ -14,7 +14,7 @@ from semacdr.manifest import fingerprint
 from semacdr.semantics.engine import Decoding
 from semacdr.semantics.models import ModelIdentity
 from semacdr.semantics.prompt import DomainWords, Prompt
-from semacdr.tables import table_files
+from semacdr.tables import scan_files, table_files
 
 _SLICE_ROWS = 50_000
 COLUMNS = ("domain", "item_id", "title", "brand", "categories", "text", "text_hash")
@@ -22,7 +22,7 @@ COLUMNS = ("domain", "item_id", "title", "brand", "categories", "text", "text_ha
 
 def read_items(folder: Path) -> tuple[pl.DataFrame, int]:
     """Return the items that have text, sorted by domain and item, and the number of those that have none."""
-    scan = pl.scan_parquet(table_files(folder, "items"), hive_partitioning=False, glob=False)
+    scan = scan_files(table_files(folder, "items"))
     frame = scan.select(*COLUMNS, "has_text").collect()
     with_text = frame.filter("has_text").drop("has_text").sort("domain", "item_id")
     return with_text, frame.height - with_text.height
@@ -30,7 +30,7 @@ def read_items(folder: Path) -> tuple[pl.DataFrame, int]:
 
 def read_item_ids(folder: Path, *extra: str) -> pl.DataFrame:
     """Return the items that have text, without it: domain, item_id, text_hash and ``extra``."""
-    scan = pl.scan_parquet(table_files(folder, "items"), hive_partitioning=False, glob=False).filter("has_text")
+    scan = scan_files(table_files(folder, "items")).filter("has_text")
     return scan.select("domain", "item_id", "text_hash", *extra).collect(engine="streaming")
 
 

@@ -29,6 +29,7 @@ import structlog
 from semacdr.errors import StoreError
 from semacdr.semantics.record import MAX_RAW_CHARS, NAMES, SCHEMA, Record, to_frame, to_line, utc_now
 from semacdr.semantics.segments import find_segment, read_lines, write_segment
+from semacdr.tables import scan_files
 
 __all__ = ["MAX_RAW_CHARS", "Record", "Responses", "utc_now"]
 
@@ -103,7 +104,7 @@ class Responses:
             parts = []
             for journal in sorted(self._sealed.keys() | self._tails.keys()):
                 if journal in self._sealed:
-                    frame = pl.scan_parquet(self._sealed[journal], glob=False, hive_partitioning=False)
+                    frame = scan_files(self._sealed[journal])
                 else:
                     tail = self._tails[journal]
                     tail.frames = [pl.concat([to_frame([]), *tail.frames])]

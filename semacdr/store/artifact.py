@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from semacdr.manifest import Manifest
+from semacdr.tables import scan_files
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Artifact:
         Args:
             table: which; None: the one named like the artifact.
         """
-        return pl.scan_parquet(self.files(table), hive_partitioning=False, glob=False)
+        return scan_files(self.files(table))
 
     def files(self, table: str | None = None) -> list[Path]:
         """Return the Parquet files of one of its tables: those that were published and no others."""
