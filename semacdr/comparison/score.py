@@ -42,7 +42,11 @@ def score(context: Context, predictions: Predictions) -> Artifact:
     # A preset with switches has an alias of its own: semacdr-alone is that of semacdr:alone.
     switched = tuple(f"{preset}-" for preset in preset_names())
     if name.partition(":")[0] in known_rows() or Row(name, None).slug.startswith(switched):
-        raise ConfigError(f"{name!r} is the name of a model of SemaCDR", do="give the predictions a name of their own")
+        raise ConfigError(
+            f"{name!r} is the name of a model of SemaCDR, or would be taken for one",
+            expected="no name of ours, and none that begins with a preset's and a hyphen",
+            do="give the predictions a name of their own",
+        )
     if not name.strip():
         raise ConfigError("score: no name", found=repr(name), expected="what the model is called", do="give --name")
     digests = [file_sha256(file) for file in predictions.files]

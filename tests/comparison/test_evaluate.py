@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -163,6 +164,14 @@ def test_compare_is_paired_over_the_same_targets(context: Context):
     )
     with pytest.raises(ConfigError, match="no evaluation of 'ease' in this table"):
         compare(values, "ease", ["title"], "ndcg_10")
+
+
+def test_two_evaluations_of_a_model_are_not_taken_for_one(context: Context):
+    found = [evaluated(context, "random", seeds=seeds) for seeds in (1, 3)]
+    said = f"two evaluations of random(.*\\n)+.*{found[0].reference} and {found[1].reference}"
+    for ask in (figures, partial(per_target, metric="ndcg_10")):
+        with pytest.raises(ConfigError, match=said):
+            ask(found)
 
 
 def test_transfer_report_adds_up(context: Context):
