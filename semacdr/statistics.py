@@ -24,7 +24,8 @@ class Difference:
     """2.5 % of the bootstrap samples lie below."""
     high: float
     p: float
-    """Two-sided: how often so large a difference comes up if there is none; at least 1 / (samples + 1)."""
+    """Two-sided: how often so large a difference comes up if there is none. At least 2 / (samples + 1), and as often as
+    the n users who differ all happen to differ in one direction, 2 / 2^n: drawing few users again knows no more."""
 
 
 def paired_bootstrap(
@@ -43,8 +44,10 @@ def paired_bootstrap(
     mean = float(_macro_means(gain_T, user_T, domain_T, every_user_U)[0])
     sample_S = bootstrap_means(gain_T, user_T, domain_T, samples=samples, seed=seed)
     least = min(int((sample_S <= 0).sum()), int((sample_S >= 0).sum()))
+    num_differ = len(np.unique(user_T[gain_T != 0]))
+    p = min(1.0, max(2 * (least + 1) / (samples + 1), 2.0 ** (1 - num_differ)))
     low, high = np.quantile(sample_S, [0.025, 0.975])
-    return Difference(mean, float(low), float(high), min(1.0, 2 * (least + 1) / (samples + 1)))
+    return Difference(mean, float(low), float(high), p)
 
 
 def bootstrap_means(

@@ -17,8 +17,8 @@ def test_bootstrap_of_one_domain_agrees_with_the_normal_interval():
 
 
 def test_bootstrap_is_macro_over_domains_whatever_their_sizes():
-    gain = np.array([1.0] * 10 + [0.0] * 990)
-    domain = np.array([0] * 10 + [1] * 990)
+    gain = np.array([1.0] * 20 + [0.0] * 980)
+    domain = np.array([0] * 20 + [1] * 980)
     found = paired_bootstrap(gain, np.arange(1_000), domain)
     assert found.mean == 0.5
     assert found.p == 2 / 2_001
@@ -37,6 +37,13 @@ def test_bootstrap_draws_users_with_all_their_targets():
 def test_bootstrap_without_a_difference_is_no_finding():
     found = paired_bootstrap(np.zeros(50), np.arange(50), np.zeros(50, np.int64))
     assert (found.mean, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_few_users_prove_nothing_however_often_they_are_drawn():
+    # That three users all gain, or all lose, is two of eight ways to throw three coins; an exact test says so, too.
+    gain, user = np.array([0.1, 0.2, 0.3, 0.4, 0.0]), np.array([0, 0, 1, 2, 3])
+    assert paired_bootstrap(gain, user, np.zeros(5, np.int64)).p == 0.25
+    assert stats.wilcoxon([0.3, 0.3, 0.4]).pvalue == 0.25
 
 
 def test_holm_by_hand():

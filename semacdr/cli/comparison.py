@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -314,11 +315,12 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> Table:
 
 def _print_transfer(report: Report) -> None:
     console = open_console()
-    table = Table("group", "targets", "gain", "95 % interval", "helped", "harmed", title=f"{SHOWN[report.metric]}")
+    shown = ("group", "targets", "gain", "95 % interval", "helped", "harmed", "by chance")
+    table = Table(*shown, title=f"{SHOWN[report.metric]}")
     for one in report.groups:
         d = one.difference
         interval = f"{d.low:+.4f} to {d.high:+.4f}"
-        shares = (f"{one.helped:.2%}", f"{one.harmed:.2%}")
+        shares = ("" if share is None else f"{share:.2%}" for share in astuple(one.shares))
         table.add_row(one.group, f"{one.num_targets:,}", f"{d.mean:+.4f}", interval, *shares)
     console.print(table)
     console.print(_comparison_table(report.controls))

@@ -16,7 +16,15 @@ import polars as pl
 import structlog
 
 from semacdr import training
-from semacdr.comparison.inputs import FLOOR_INPUTS, MODEL_INPUTS, Prepared, prepare
+from semacdr.comparison.inputs import (
+    FLOOR_INPUTS,
+    MODEL_INPUTS,
+    Prepared,
+    comparison_folder,
+    one_at_a_time,
+    prepare,
+    row_folder,
+)
 from semacdr.comparison.rows import Row, Source
 from semacdr.comparison.sources import whose, with_source
 from semacdr.dataset import Training
@@ -81,17 +89,18 @@ def evaluate_row(context: Context, request: Request) -> Artifact:
     _make_folder(request.predictions)
     draft = _draft(context, request, inputs)
     alias = alias_of(row, request.setting)
-    known = store.find(dataset, "evaluation", draft.fingerprint)
-    if known is not None and request.predictions is None:
-        if store.move_alias(dataset, "evaluation", alias, known.manifest.version):
+    folder = row_folder(context, row, request.setting.protocol)
+    with one_at_a_time(folder):
+        known = store.find(dataset, "evaluation", draft.fingerprint)
+        if known is not None and request.predictions is None:
+            if store.move_alias(dataset, "evaluation", alias, known.manifest.version):
+                rebuild_catalog(store)
+            log.info("unchanged", artifact=known.reference, model=row.name)
+            return known
+        with store.open_draft(draft, ["evaluation"]):
+            facts = _evaluate(context, request, inputs, folder, draft.folders["evaluation"])
+            published = store.publish(draft, facts, alias=alias)["evaluation"]
             rebuild_catalog(store)
-        log.info("unchanged", artifact=known.reference, model=row.name)
-        return known
-    folder = context.settings.cache / "comparison" / dataset
-    with store.open_draft(draft, ["evaluation"]):
-        facts = _evaluate(context, request, inputs, folder, draft.folders["evaluation"])
-        published = store.publish(draft, facts, alias=alias)["evaluation"]
-        rebuild_catalog(store)
     shown = {name: round(value, 4) for name, value in facts.metrics.items()}
     log.info("evaluated", artifact=published.reference, model=row.name, setting=str(request.setting), **shown)
     return published
@@ -147,7 +156,7 @@ def _trained_from(context: Context, request: Request) -> dict[str, Any]:
 
 def _evaluate(context: Context, request: Request, inputs: Mapping[str, Artifact], folder: Path, output: Path) -> Facts:
     row, setting = request.row, request.setting
-    prepared = prepare(context, inputs, row, setting.protocol, folder / f"{setting.protocol}-{row.slug}")
+    prepared = prepare(context, inputs, row, setting.protocol, folder)
     task = prepared.task(setting)
     leaks = [
         *check_split(task.vocabulary, task.events, task.fit_events, task.visibility, setting.fit),
@@ -174,7 +183,7 @@ def _evaluate(context: Context, request: Request, inputs: Mapping[str, Artifact]
         if chosen is not None:
             scorer = FLOORS[row.name].scorer(task, chosen.choice, seed)
         else:
-            scorer, record = _trained(context, request, inputs, prepared, task, folder, seed)
+            scorer, record = _trained(context, request, inputs, prepared, task, seed)
             found += [one for one in record.pop("leaks") if one not in found]
             trained.append(record)
         run = rank(task, row.name, seed, scorer)
@@ -204,7 +213,6 @@ def _trained(
     inputs: Mapping[str, Artifact],
     prepared: Prepared,
     task: Task,
-    folder: Path,
     seed: int,
 ) -> tuple[Scorer, dict[str, Any]]:
     """Return the scorer of one seed's checkpoint, trained now or before, and what training says of itself."""
@@ -218,9 +226,10 @@ def _trained(
         "seed": seed,
         "inputs": {name: artifact.manifest.fingerprint for name, artifact in inputs.items()},
     }
-    checkpoint = folder / "checkpoints" / fingerprint(made_from)[:32]
-    if not checkpoint.is_dir():
-        _train(context, row, prepared, setting, checkpoint, seed)
+    checkpoint = comparison_folder(context) / "checkpoints" / fingerprint(made_from)[:32]
+    with one_at_a_time(checkpoint):
+        if not checkpoint.is_dir():
+            _train(context, row, prepared, setting, checkpoint, seed)
     loaded = load_checkpoint(checkpoint)
     record = json.loads((checkpoint / RECORD_FILE).read_text(encoding="utf-8"))
     events, queries = task.events, task.queries

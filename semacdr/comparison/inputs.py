@@ -1,12 +1,15 @@
 """What a row is evaluated on: the store's artifacts, split anew where another protocol is asked for."""
 
+import fcntl
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import structlog
 
 from semacdr import embeddings, sequences
 from semacdr.comparison.own_words import own_words
@@ -20,6 +23,8 @@ from semacdr.model.vocabulary import Vocabulary
 from semacdr.pipeline import Context
 from semacdr.store import Artifact
 from semacdr.tables import View, scan_files, table_files
+
+log = structlog.get_logger()
 
 FLOOR_INPUTS = ("interactions", "items")
 MODEL_INPUTS = (*FLOOR_INPUTS, "embeddings", "semantics")
@@ -37,6 +42,29 @@ class Prepared:
         items = read_titles(self.folders["items"])
         vocabulary = Vocabulary.of_items(items)
         return Task(setting, vocabulary, items, read_events(self.folders["sequences"], vocabulary))
+
+
+def row_folder(context: Context, row: Row, protocol: Protocol) -> Path:
+    """Return the folder of the cache where a row is prepared."""
+    return comparison_folder(context) / f"{protocol}-{row.slug}"
+
+
+def comparison_folder(context: Context) -> Path:
+    """Return the folder of the cache for all rows of a data set."""
+    return context.settings.cache / "comparison" / context.dataset.name
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Keep other processes of this machine from what is made at a path; they wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waits", what=path.name, why="another process makes it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def prepare(context: Context, inputs: Mapping[str, Artifact], row: Row, protocol: Protocol, folder: Path) -> Prepared:

@@ -83,5 +83,4 @@ def _comparison(one: Comparison) -> dict[str, Any]:
 
 
 def _group(one: GroupGain) -> dict[str, Any]:
-    gain = {"group": one.group, "num_targets": one.num_targets, **asdict(one.difference)}
-    return gain | {"helped": one.helped, "harmed": one.harmed}
+    return {"group": one.group, "num_targets": one.num_targets, **asdict(one.difference), **asdict(one.shares)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from semacdr.comparison.evaluate import alias_of
-from semacdr.comparison.inputs import FLOOR_INPUTS, prepare
+from semacdr.comparison.inputs import FLOOR_INPUTS, one_at_a_time, prepare, row_folder
 from semacdr.comparison.rows import Row, known_rows
 from semacdr.errors import ConfigError
 from semacdr.evaluation.predictions import read_predictions
@@ -83,8 +83,8 @@ def score(context: Context, predictions: Predictions) -> Artifact:
         sources=sources,
         inputs=inputs,
     )
-    with store.open_draft(draft, ["evaluation"]):
-        folder = context.settings.cache / "comparison" / context.dataset.name / f"{setting.protocol}-{row.slug}"
+    folder = row_folder(context, row, setting.protocol)
+    with one_at_a_time(folder), store.open_draft(draft, ["evaluation"]):
         task = prepare(context, inputs, row, setting.protocol, folder).task(setting)
         leaks = [
             *check_split(task.vocabulary, task.events, task.fit_events, task.visibility, setting.fit),

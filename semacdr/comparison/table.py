@@ -85,9 +85,7 @@ def per_target(evaluations: Sequence[Artifact], metric: str) -> pl.DataFrame:
     demand_alike(evaluations)
     wide: pl.DataFrame | None = None
     for one in evaluations:
-        ranks = one.scan("evaluation_ranks").collect()
-        values = METRICS[metric](ranks["rank"].to_numpy(), 10)
-        means = ranks.with_columns(value=values).group_by("model", *KEYS).agg(pl.col("value").mean())
+        means = per_seed(one, metric).group_by("model", *KEYS).agg(pl.col("value").mean())
         for (model,), rows in means.partition_by("model", as_dict=True, maintain_order=True).items():
             found = rows.select(*KEYS, pl.col("value").alias(str(model)))
             if wide is None:
@@ -104,6 +102,12 @@ def per_target(evaluations: Sequence[Artifact], metric: str) -> pl.DataFrame:
             wide = joined
     assert wide is not None
     return wide.sort(*KEYS)
+
+
+def per_seed(evaluation: Artifact, metric: str) -> pl.DataFrame:
+    """Return model, seed, user_id, domain, item_id and the value of every target."""
+    ranks = evaluation.scan("evaluation_ranks").select("model", "seed", *KEYS, "rank").collect()
+    return ranks.with_columns(value=METRICS[metric](ranks["rank"].to_numpy(), 10)).drop("rank")
 
 
 def compare(values: pl.DataFrame, model: str, others: Sequence[str], metric: str) -> list[Comparison]:

@@ -23,7 +23,8 @@ _AT_TEST = [
 def row_of(context: Context, name: str, protocol: Protocol) -> Row:
     """Return the row of a name, over the data set's own overrides if it is of the data set's preset.
 
-    ``tuned`` among the switches: with what the study of the same name without it found best under the protocol.
+    ``tuned`` among the switches: with what the study of the row that stands before it found best under the protocol;
+    switches behind it go over that (``X:tuned:alone`` is the twin of ``X:tuned``, ``X:alone:tuned`` has its own study).
 
     Raises:
         ConfigError: nothing is called that, or there is no such study.
@@ -37,9 +38,10 @@ def row_of(context: Context, name: str, protocol: Protocol) -> Row:
         raise ConfigError(
             f"{name}: a floor has no study", do=f"ask for {base.name}: its values are chosen on validation"
         )
+    before = ":".join(parts[: parts.index(TUNED)])
     from semacdr.training.search import Study  # noqa: PLC0415 (Optuna takes a while to import)
 
-    asked_of = find_row(_tuned_as(base.name), overrides)
+    asked_of = find_row(_tuned_as(before), overrides)
     file = study_file(context, asked_of, protocol)
     best = Study(file, asked_of.name).best_overrides(asked_of.overrides)
     if best is None:
@@ -49,7 +51,7 @@ def row_of(context: Context, name: str, protocol: Protocol) -> Row:
             found=f"no trial over its overrides of today in {file}",
             do=f"run `semacdr tune {context.dataset.name} --model {asked_of.name}{asked}` first",
         )
-    return replace(base, name=name, overrides=best)
+    return replace(base, name=name, overrides={**best, **base.overrides})
 
 
 def _tuned_as(name: str) -> str:

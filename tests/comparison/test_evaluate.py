@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -113,12 +114,12 @@ def test_evaluate_row_after_a_change_of_training_is_not_what_was_evaluated_befor
 ):
     floor, trained = evaluated(context, "popularity"), evaluated(context, "semacdr")
     checkpoints = context.settings.cache / "comparison" / "toy" / "checkpoints"
-    before = len(list(checkpoints.iterdir()))
+    before = len(list(checkpoints.glob("*/")))
     stage = evaluate.find_stage("training")
     monkeypatch.setattr(evaluate, "find_stage", lambda _: replace(stage, revision=stage.revision + 1))
     assert evaluated(context, "popularity").reference == floor.reference
     assert evaluated(context, "semacdr").reference != trained.reference
-    assert len(list(checkpoints.iterdir())) == before + 1
+    assert len(list(checkpoints.glob("*/"))) == before + 1
 
 
 def test_evaluate_row_of_a_killed_run_trains_no_seed_twice(context: Context):
@@ -127,6 +128,19 @@ def test_evaluate_row_of_a_killed_run_trains_no_seed_twice(context: Context):
     again = evaluate_row(context, replace(base, seeds=2)).manifest.details["trained"]
     assert again[0] == trained[0]
     assert again[1]["seed"] == 1
+
+
+def test_evaluate_row_twice_at_once_trains_once(context: Context):
+    overrides = {**context.dataset.training.overrides, "dim": 20}
+    rows = [find_row(name, overrides) for name in ("semacdr", "semacdr", "semacdr:source-off")]
+    checkpoints = context.settings.cache / "comparison" / "toy" / "checkpoints"
+    before = set(checkpoints.glob("*/"))
+    with ThreadPoolExecutor(len(rows)) as threads:
+        found = list(threads.map(lambda row: evaluate_row(context, Request(row, GTS, 1)), rows))
+    assert found[0].reference == found[1].reference != found[2].reference
+    assert len(set(checkpoints.glob("*/")) - before) == 1
+    trained = [one.manifest.details["trained"] for one in found]
+    assert trained[0] == trained[1] == trained[2]  # the very seconds, too
 
 
 def test_evaluate_row_protocols_have_targets_of_their_own(context: Context):
@@ -184,7 +198,8 @@ def test_transfer_report_adds_up(context: Context):
     )
     assert groups["warm"].num_targets + groups["cold"].num_targets == groups["all"].num_targets
     assert groups["books"].num_targets + groups["films"].num_targets == groups["all"].num_targets
-    assert all(one.helped + one.harmed <= 1 for one in report.groups)
+    assert all(one.shares.helped + one.shares.harmed <= 1 for one in report.groups)
+    assert all(one.shares.by_chance is None for one in report.groups)  # of one seed
     assert [one.against for one in report.controls] == list(names[1:])
 
 
@@ -341,6 +356,13 @@ def test_a_tuned_row_stands_on_its_study_of_its_protocol(context: Context, toy_s
     )
     # A control at test asks the model that was tuned, and has no study of its own.
     assert row_of(context, f"{name}:tuned:source-off", Protocol.LOO).overrides == best
+    # So does its twin, unless it is tuned itself; a switch behind goes over what was found.
+    twin = row_of(context, f"{name}:tuned:alone", Protocol.LOO)
+    assert (twin.overrides, twin.source) == (best, Source.ALONE)
+    with pytest.raises(ConfigError, match=f"{name}:alone has not been tuned"):
+        row_of(context, f"{name}:alone:tuned", Protocol.LOO)
+    switched = row_of(context, f"{name}:tuned:no-half-life", Protocol.LOO)
+    assert switched.overrides == best | {"half_life": None}
     control = runner.invoke(main, ["tune", toml, *store, "--model", f"{name}:source-off", "--trials", "1"])
     assert (control.exit_code, f"do: tune {name}" in " ".join(control.output.split())) == (2, True), control.output
     with pytest.raises(ConfigError, match="no trial over its overrides of today in"):

@@ -156,7 +156,8 @@ function transferSection({ compared }) {
   }
   return section("transfer", "Transfer and harm",
     h("p", null, `Gain of ${compared.model} over its target-only twin, for whom each user is another one in every domain. `,
-      "Helped and harmed: shares of users for whom the sum over their targets is higher, or lower, than the twin's."),
+      "Helped and harmed: shares of users for whom the sum over their targets is higher, or lower, than the twin's of the same seed. ",
+      "By chance: how many another seed of the same model would harm."),
     Object.entries(compared.transfer).map(([metric, { groups, controls }]) => [metric, [...groups].sort((a, b) => byGroup(a.group, b.group)), controls])
       .map(([metric, groups, controls]) => [
       h("h3", null, metricName(metric)),
@@ -168,9 +169,9 @@ function transferSection({ compared }) {
             { bar: true, series: 2, value: one.helped, title: `helped: ${percent(one.helped)}` }] })),
         { axis: "share of users", base: 0, format: (tick) => percent(Math.abs(tick)) }))),
       table([{ label: "group" }, { label: "targets", number: true }, { label: "gain", number: true }, { label: "95 % interval", number: true },
-        { label: "helped", number: true }, { label: "harmed", number: true }],
+        { label: "helped", number: true }, { label: "harmed", number: true }, { label: "by chance", number: true }],
       groups.map((one) => [one.group, count(one.num_targets), signed(one.mean), `${signed(one.low)} to ${signed(one.high)}`,
-        percent(one.helped, 2), percent(one.harmed, 2)])),
+        percent(one.helped, 2), percent(one.harmed, 2), one.by_chance == null ? "" : percent(one.by_chance, 2)])),
       h("h4", null, "The model against its twin, and against itself with each control"),
       comparisonTable(controls)]));
 }
