@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import stat
 import subprocess
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
 from semacdr.errors import StoreError
-from semacdr.manifest import fingerprint
+from semacdr.manifest import Facts, fingerprint
 from semacdr.store import Draft, Store
 from semacdr.store.names import Place
-from tests.store.actions import FORKS, publish
+from tests.store.actions import EVENTS, FORKS, publish
 from tests.store.conftest import Folder
 
 
@@ -45,6 +48,18 @@ def test_store_below_a_file_is_one_clear_error(tmp_path: Path):
         publish(Store(tmp_path / "file" / "store"))
 
 
+def test_whoever_may_read_a_store_may_read_all_of_a_version(folder: Folder):
+    store = folder.open()
+    with store.open_draft(a_draft(), ["interactions"]) as draft:
+        EVENTS.write_parquet(draft.folders["interactions"] / "interactions.parquet")
+        (draft.folders["interactions"] / "part").mkdir()
+        save_file({"mean": np.zeros(2)}, draft.folders["interactions"] / "part/whitening.safetensors")
+        published = store.publish(draft, Facts(rows_in=2))["interactions"].path
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in published.rglob("*") if path.is_file()}
+    assert len(modes) == 3
+    assert len(set(modes.values())) == 1, modes
+
+
 def test_empty_folder_in_a_versions_place_is_no_version(folder: Folder):
     version = publish(folder.open())
     (folder.folder / f"toy/interactions/{version}.1").mkdir()
@@ -65,7 +80,7 @@ def test_mount_that_calls_a_taken_place_not_permitted_is_understood(folder: Fold
     monkeypatch.setattr(Path, "rename", rename_over_sftp)
     backend = folder.open()._backend
     with folder.open().open_draft(a_draft(), ["interactions"]) as draft:
-        (draft.folders["interactions"] / "file").write_text("")
+        (draft.folders["interactions"] / "manifest.json").write_text("")
         assert not backend.put_version(draft.folders["interactions"], Place("toy", "interactions", version))
         monkeypatch.setattr(Path, "rename", lambda *_: rename_over_sftp(Path("/no such"), Path("/nowhere")))
         with pytest.raises(PermissionError):

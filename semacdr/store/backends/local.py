@@ -104,6 +104,7 @@ class LocalBackend:
         """Rename the folder into place."""
         target = self._plain_folder(place.key)
         _make_folder(target.parent)
+        _let_read(folder)
         sync_file(folder)
         try:
             folder.rename(target)
@@ -293,3 +294,11 @@ def _size(path: Path) -> int:
     """Return the size of a plain file; -1 of anything else, such as a link."""
     status = path.lstat()
     return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+def _let_read(folder: Path) -> None:
+    """Let whoever may read the manifest read all files: some libraries write theirs for their owner alone."""
+    mode = stat.S_IMODE((folder / FILE_NAME).stat().st_mode)
+    for path in folder.rglob("*"):
+        if path.is_file() and stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
