@@ -167,7 +167,7 @@ def next_commands(store: Store, dataset: str, user: str) -> list[str]:
     if store.uri.startswith("s3://"):
         return [f"{_program('semacdr')} sql {_shell(query)} --store {shlex.quote(store.uri)}" for query in queries]
     catalog = shlex.quote(_short(store.catalog))
-    return [f"{_program('duckdb')} {catalog} -c {_shell(query)}" for query in queries]
+    return [f"{_program('duckdb')} -readonly {catalog} -c {_shell(query)}" for query in queries]
 
 
 def _program(name: str) -> str:
