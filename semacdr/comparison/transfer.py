@@ -115,12 +115,10 @@ def _by_seed(evaluation: Artifact, metric: str) -> pl.DataFrame:
 
 
 def _groups(evaluation: Artifact) -> list[tuple[str, pl.DataFrame]]:
-    """All targets, those of each domain, and those of each group, as an evaluation has them."""
+    """All targets, those of each domain, and those of each group, as an evaluation has them, by name."""
     targets = evaluation.scan("evaluation_ranks").select(*KEYS, "groups").unique(subset=KEYS).collect()
     found: list[tuple[str, pl.DataFrame]] = [("all", targets)]
-    for (domain,), rows in targets.partition_by("domain", as_dict=True).items():
-        found.append((str(domain), rows))
     flat = targets.explode("groups").filter(pl.col("groups").is_not_null())
-    for (group,), rows in flat.partition_by("groups", as_dict=True).items():
-        found.append((str(group), rows))
+    for frame, column in ((targets, "domain"), (flat, "groups")):
+        found += [(str(name), rows) for (name,), rows in sorted(frame.partition_by(column, as_dict=True).items())]
     return found

@@ -193,6 +193,7 @@ def test_transfer_report_adds_up(context: Context):
     found = [evaluated(context, name) for name in names]
     report = transfer_report(found, "semacdr", "ndcg_10")
     groups = {one.group: one for one in report.groups}
+    assert list(groups) == ["all", "books", "films", *sorted(groups.keys() - {"all", "books", "films"})]
     assert groups["all"].difference.mean == pytest.approx(
         report.macro["semacdr"] - report.macro["semacdr:alone"], abs=1e-9
     )
