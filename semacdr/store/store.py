@@ -16,9 +16,6 @@ is put. It is never overwritten, and its number is not given again after it is r
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,6 +36,7 @@ from semacdr.store.aliases import Aliases, Move
 from semacdr.store.artifact import Artifact, Draft
 from semacdr.store.backends import RETIRED, STAGING, Leftover, open_backend
 from semacdr.store.backends.base import MAX_RACES, endless_race
+from semacdr.store.backends.workplace import Workplace
 from semacdr.store.disk import disk_errors
 from semacdr.store.filling import file_records, same_or_refused, unplaced_manifest
 from semacdr.store.names import MARKER, Place
@@ -220,16 +218,11 @@ class Store:
             names.check_artifact(draft.dataset, name)
         with self.disk_errors():
             self._prepare()
-            # Not tempfile.mkdtemp: its folders are closed to others, whatever the umask.
-            folder = self.root / STAGING / f"{draft.stage}-{os.getpid()}-{secrets.token_hex(6)}"
-            folder.mkdir()
-            try:
+            with Workplace(self.root).draft(draft.stage) as folder:
                 for name in outputs:
                     draft.folders[name] = folder / name
                     draft.folders[name].mkdir()
                 yield draft
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
 
     def publish(
         self, draft: Draft, facts: Facts, *, version: str | None = None, alias: str = CURRENT

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from semacdr.errors import StoreError
-from semacdr.store import Store, rebuild_catalog
+from semacdr.store import Draft, Store, rebuild_catalog
 from semacdr.store.prune import carry_out, plan_prune
 from semacdr.store.retention import Rule
 from tests.store.shelves import INTERACTIONS, put
@@ -74,6 +74,17 @@ def test_leftovers_of_a_dead_run_go_when_they_are_old_enough(store: Store):
     prune(store, rule=rule, grace_s=0)
     assert not dead.exists()
     assert len(versions(store)) == 4
+
+
+def test_the_draft_of_a_run_that_lives_is_no_leftover_however_long_it_is_silent(store: Store):
+    draft = Draft(dataset="toy", stage="training", fingerprint="f", config={}, sources={}, inputs={})
+    with store.open_draft(draft, ["interactions"]):
+        prune(store, grace_s=0)
+        assert draft.folders["interactions"].is_dir()
+        (folder,) = (store.root / ".staging").iterdir()
+        (folder / ".in-use").rename(folder / ".was-in-use")
+        prune(store, grace_s=0)
+        assert not folder.exists()
 
 
 def test_catalog_of_a_crashed_prune_is_mended_before_files_go(store: Store):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from semacdr.store.backends.base import STAGING, Leftover
 
+_IN_USE = ".in-use"
+"""In a draft's folder: locked as long as its process lives, however long that is silent."""
 _LOCKS = {"catalog": ".lock", "aliases": ".aliases.lock"}
 
 
@@ -40,11 +42,24 @@ class Workplace:
         folder.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
 
+    @contextmanager
+    def draft(self, stage: str) -> Iterator[Path]:
+        """Make a folder in the staging folder and remove it when the block ends; until then it is no leftover."""
+        folder = self.new(stage)
+        # Not tempfile.mkdtemp: its folders are closed to others, whatever the umask.
+        folder.mkdir()
+        try:
+            with (folder / _IN_USE).open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def leftovers(self) -> list[Leftover]:
-        """Return what lies in the staging folder."""
+        """Return what lies in the staging folder and is of no draft that a process has open."""
         now = time.time()
         try:
-            paths = list((self.root / STAGING).iterdir())
+            paths = [path for path in (self.root / STAGING).iterdir() if not _is_in_use(path)]
         except FileNotFoundError:
             return []
         ages = {path: newest for path in paths if (newest := _last_written(path)) is not None}
@@ -71,6 +86,17 @@ class Workplace:
         with (self.root / _LOCKS[what]).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _is_in_use(folder: Path) -> bool:
+    try:
+        with (folder / _IN_USE).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _last_written(path: Path) -> float | None:
