@@ -10,8 +10,11 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page
 
+from semacdr.comparison import transfer_report
+from semacdr.comparison.report import report_on
 from semacdr.pipeline import Context
 from tests.reports.conftest import HOSTILE
+from tests.reports.test_report import evaluated
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +58,20 @@ def test_every_section_is_drawn(opened: Opened):
     # Axes that were computed from nothing would be labelled NaN.
     assert "NaN" not in tab.content()
     assert "undefined" not in tab.locator("main").inner_text()
+
+
+def test_transfer_and_harm_are_drawn(browser: Browser, context: Context):
+    found = [evaluated(context, name) for name in ("semacdr", "semacdr:alone")]
+    tab = browser.new_page()
+    tab.goto((report_on(context, found, "semacdr").path / "report.html").as_uri())
+    header, *rows = [row.split("\t") for row in tab.locator("#transfer table").first.inner_text().splitlines()]
+    assert header == ["group", "targets", "gain", "95 % interval", "helped", "harmed", "by chance"]
+    shares = transfer_report(found, "semacdr", "hr_10").groups[0].shares
+    assert shares.by_chance is not None
+    shown = [f"{100 * share:.2f} %" for share in (shares.helped, shares.harmed, shares.by_chance)]
+    assert (rows[0][0], rows[0][4:]) == ("all", shown)
+    assert tab.locator("#transfer svg").count() == 4
+    tab.close()
 
 
 def test_a_user_is_picked_by_keyboard_and_the_top_ten_shows(opened: Opened, context: Context):

@@ -163,10 +163,11 @@ function transferSection({ compared }) {
       h("h3", null, metricName(metric)),
       h("div", { class: "row" },
         figure("Gain by group", forest(groups, metric)),
-        figure("Users harmed (left) and helped (right)", dots(groups.map((one) => ({
+        figure("Users harmed (left; dot: by chance) and helped (right)", dots(groups.map((one) => ({
           label: one.group, note: `n ${count(one.num_targets)}`,
           points: [{ bar: true, series: 1, value: -one.harmed, title: `harmed: ${percent(one.harmed)}` },
-            { bar: true, series: 2, value: one.helped, title: `helped: ${percent(one.helped)}` }] })),
+            { bar: true, series: 2, value: one.helped, title: `helped: ${percent(one.helped)}` },
+            ...(one.by_chance == null ? [] : [{ series: 3, value: -one.by_chance, title: `by chance: ${percent(one.by_chance)}` }])] })),
         { axis: "share of users", base: 0, format: (tick) => percent(Math.abs(tick)) }))),
       table([{ label: "group" }, { label: "targets", number: true }, { label: "gain", number: true }, { label: "95 % interval", number: true },
         { label: "helped", number: true }, { label: "harmed", number: true }, { label: "by chance", number: true }],
