@@ -12,7 +12,7 @@ from semacdr.pipeline import Context, find_stage
 from semacdr.store import Artifact, Draft, rebuild_catalog
 from semacdr.tables import CONTRACT_VERSIONS
 
-STAGE, REVISION = "compare", 1
+STAGE, REVISION = "compare", 2
 
 
 def report_on(context: Context, evaluations: Sequence[Artifact], model: str) -> Artifact:

@@ -115,6 +115,9 @@ SWITCHES: Mapping[str, Switch] = {
 }
 
 
+TUNED = "tuned"
+"""Stands among the switches for what a study found: see ``semacdr.comparison.tuning``."""
+
 _LONGEST_SLUG = 39
 """Of the 63 letters of an alias the setting takes 24."""
 
@@ -170,7 +173,11 @@ def find_row(name: str, overrides: Mapping[str, Any] | None = None) -> Row:
     row = Row(name, base, overrides or {})
     for one in switched:
         if one not in SWITCHES:
-            raise ConfigError(f"{name}: no switch {one!r}", expected=close_names(one, SWITCHES))
+            raise ConfigError(
+                f"{name}: no switch {one!r}",
+                expected=close_names(one, [*SWITCHES, TUNED]),
+                do="correct the name; `semacdr ablate` asks for every switch",
+            )
         switch = SWITCHES[one]
         row = replace(
             row,

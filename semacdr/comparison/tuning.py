@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from semacdr.comparison.inputs import MODEL_INPUTS, prepare
-from semacdr.comparison.rows import SWITCHES, Row, Source, find_row
+from semacdr.comparison.rows import SWITCHES, TUNED, Row, Source, find_row
 from semacdr.dataset import Protocol, Training
 from semacdr.errors import ConfigError
 from semacdr.manifest import fingerprint
@@ -14,7 +14,6 @@ from semacdr.pipeline import Context
 from semacdr.store.names import STUDIES
 from semacdr.training import Compute, Run
 
-TUNED = "tuned"
 _AT_TEST = [
     name for name, switch in SWITCHES.items() if switch.source in (Source.OFF, Source.SHUFFLED, Source.UNRELATED)
 ]
@@ -31,8 +30,8 @@ def row_of(context: Context, name: str, protocol: Protocol) -> Row:
     """
     own, parts = context.dataset.training, name.split(":")
     overrides = dict(own.overrides) if parts[0] == own.preset else {}
-    base = find_row(":".join(part for part in parts if part != TUNED), overrides)
-    if TUNED not in parts:
+    base = find_row(":".join([parts[0], *(part for part in parts[1:] if part != TUNED)]), overrides)
+    if TUNED not in parts[1:]:
         return base
     if base.preset is None:
         raise ConfigError(

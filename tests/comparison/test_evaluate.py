@@ -394,6 +394,8 @@ def test_commands_print_tables_and_refuse_what_is_unknown(
     unknown = runner.invoke(main, ["evaluate", toml, *store, "--model", "semacdrr"])
     assert unknown.exit_code == 2
     assert "did you mean 'semacdr'" in unknown.output
+    unknown = runner.invoke(main, ["evaluate", toml, *store, "--model", "semacdr:tunned"])
+    assert (unknown.exit_code, "did you mean 'tuned'" in unknown.output) == (2, True)
     for arguments, shown in (
         (["transfer", toml, "--seeds", "1"], "semacdr:source-unrelated"),
         (["ablate", toml, "--seeds", "1", "--switch", "no-experts"], "semacdr:no-experts"),
