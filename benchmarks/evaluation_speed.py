@@ -21,7 +21,7 @@ from benchmarks.fit_inputs import read_fit_inputs
 from benchmarks.retrieval import claim, rectools_users_per_s
 from benchmarks.training_speed import SAME
 from semacdr.model.config import load_preset
-from semacdr.model.experts import Memory, column_names
+from semacdr.model.experts import Memory
 from semacdr.model.gate import ScoreGate
 from semacdr.model.histories import Events
 from semacdr.model.scorer import Scoring
@@ -38,7 +38,7 @@ def targets_per_s(inputs: FitInputs, events: Events) -> float:
     scoring = None
     if experts:
         memory = Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text)
-        gate = ScoreGate(1 + len(column_names(experts)), len(inputs.vocabulary.domains))
+        gate = ScoreGate.of(experts, len(inputs.vocabulary.domains))
         scoring = Scoring.of(experts, memory, gate)
     validation = Validation(inputs, events, seed=0)
     best = 0.0

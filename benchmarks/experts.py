@@ -52,7 +52,7 @@ def columns(inputs: FitInputs, events: Events, memory: Memory) -> None:
     experts = inputs.config.experts
     validation, model = Validation(inputs, events, SEED), silent(inputs)
     names = column_names(experts)
-    gate = ScoreGate(1 + len(names), len(inputs.vocabulary.domains))
+    gate = ScoreGate.of(experts, len(inputs.vocabulary.domains))
     scorer = validation.scorer(model, Scoring.of(experts, memory, gate))
     is_cold = inputs.events.support(inputs.vocabulary.num_items)[validation.queries.item] == 0
     for column, name in enumerate(names, start=1):

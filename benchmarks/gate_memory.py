@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.experts import WITHOUT_TEXTS
 from benchmarks.fit_inputs import read_fit_inputs
 from semacdr.model.config import load_preset
-from semacdr.model.experts import Memory, column_names
+from semacdr.model.experts import Memory
 from semacdr.model.gate import POPULARITY_FACTS, ScoreGate
 from semacdr.model.histories import IntArray
 from semacdr.model.ranking import hit, macro, ndcg, rank_targets
@@ -33,7 +33,7 @@ from semacdr.model.scorer import Scoring
 from semacdr.progress import Progress
 from semacdr.training.cold import cold_boosts
 from semacdr.training.fit import Fit
-from semacdr.training.gate import GateExamples, fit_gate, gate_examples, half_of_user
+from semacdr.training.gate import fit_gate, half_of_user, piloted_examples
 from semacdr.training.loop import Plan, fit_to_end
 from semacdr.training.sight import Sight
 from semacdr.training.validation import CUT, Validation
@@ -50,10 +50,12 @@ def halves(validation: Validation) -> list[IntArray]:
 def gates(validation: Validation, sights: Sequence[Sight], seed: int) -> list[ScoreGate]:
     """Return a gate for each half of the users, fitted on the other."""
     vocabulary, rng = validation.inputs.vocabulary, np.random.default_rng(seed)
+    fresh = ScoreGate.of(validation.inputs.config.experts, len(vocabulary.domains))
     fitted = []
     for half in halves(validation):
-        made = [gate_examples(one, validation.events, validation.queries, half, vocabulary, rng) for one in sights]
-        fitted.append(fit_gate(GateExamples.joined([one for one in made if one]), len(vocabulary.domains)))
+        made = piloted_examples(sights, fresh, validation.events, validation.queries, half, vocabulary, rng)
+        assert made is not None
+        fitted.append(fit_gate(made, fresh))
     return fitted[::-1]
 
 
@@ -73,7 +75,8 @@ def show(name: str, validation: Validation, sight: Sight, of_half: list[ScoreGat
     is_of_first_Q = np.isin(np.arange(len(queries)), both[0])
 
     def scorer(chosen: IntArray, domain: int) -> Tensor:
-        parts = [sight.final(gate, queries, chosen, domain, bounds[domain]) for gate in of_half]
+        score_XQI = sight.scores(chosen, domain)
+        parts = [sight.final(gate, score_XQI, queries, chosen, bounds[domain]) for gate in of_half]
         finals = [final + boost[domain] * (bucket == 0) for (final, bucket), boost in zip(parts, boosts, strict=True)]
         return torch.where(torch.from_numpy(is_of_first_Q[chosen])[:, None], *finals)
 
@@ -107,7 +110,7 @@ def main() -> None:
     plan = Plan(name="train", max_epochs=inputs.config.max_epochs, patience=inputs.config.patience)
     fit_to_end(fit, plan, lambda: validation.score(fit.model), Progress())
     memory = Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text)
-    shut = ScoreGate(1 + len(column_names(inputs.config.experts)), len(inputs.vocabulary.domains))
+    shut = ScoreGate.of(inputs.config.experts, len(inputs.vocabulary.domains))
     scorer = validation.scorer(fit.model, Scoring.of(inputs.config.experts, memory, shut))
     sights = {"of the fit": Sight.at_fit(scorer), "up to date": Sight.up_to_date(scorer)}
     first, both = (gates(validation, seen, arguments.seed) for seen in ([sights["of the fit"]], list(sights.values())))

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from semacdr.errors import DataError, StoreError, close_names, examples
 from semacdr.model.config import ModelConfig
-from semacdr.model.experts import column_names, memory_of, memory_tensors
+from semacdr.model.experts import memory_of, memory_tensors
 from semacdr.model.gate import ScoreGate
 from semacdr.model.histories import Events, Queries, query_batches
 from semacdr.model.item_encoder import TEXT_VIEWS, Catalogue, ItemVectors, Measure
@@ -215,9 +215,10 @@ def _scoring(path: Path, config: ModelConfig, vocabulary: Vocabulary, tensors: d
     }
     if not config.experts:
         return None
-    gate = ScoreGate(1 + len(column_names(config.experts)), len(vocabulary.domains))
+    gate = ScoreGate.of(config.experts, len(vocabulary.domains))
     try:
-        gate.load_state_dict(parts["gate."])
+        # Checkpoints of before it know no trend.
+        gate.load_state_dict({"by_pair": gate.by_pair.detach()} | parts["gate."])
         memory = memory_of(parts["memory."], vocabulary)
     except (KeyError, RuntimeError) as error:
         raise StoreError(f"{path}: the experts do not fit {CONFIG_FILE}", found=error, do=_REDO) from error

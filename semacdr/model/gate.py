@@ -4,22 +4,29 @@ The final score is linear in what goes into it:
 
     s(u, i) = sum over columns x of  (A_x . facts(u) + C_x[support(i)]) s_x(u, i)  +  b[support(i)]
               + a . facts(u) for cold items
+              + sum over half-lives h <= k of  T_hk p_h(i) p_k(i)
 
-with the trained score as the first column; users differ in whether they take what nobody has taken, too. So fitting it
-by softmax cross-entropy is a convex problem with one solution (a conditional logit, McFadden 1974, section II), the
-same on every machine and in every order.
+with the trained score as the first column; users differ in whether they take what nobody has taken, too. The last line
+is the trend: p_h is how far an item's popularity of one half-life lies above none, and their products tell what rises
+from what was and what always is. So fitting it by softmax cross-entropy is a convex problem with one solution (a
+conditional logit, McFadden 1974, section II), the same on every machine and in every order.
 """
 
 # Shapes: Q queries, I items, X columns (the trained score first), F facts, C candidates, B support buckets,
-# S sights (AT_FIT, UP_TO_DATE), N domains.
+# S sights (AT_FIT, UP_TO_DATE), N domains, H half-lives of popularity, G pairs of them.
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from semacdr.model.config import Expert
+from semacdr.model.experts import COLUMNS, column_names
 from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, Queries
-from semacdr.model.popularity import FloatArray, PastPopularity
+from semacdr.model.popularity import SMALLEST, FloatArray, PastPopularity
 
 SUPPORT_EDGES = (1, 6, 21)
 """Items are cold, of 1-5, of 6-20 or of more events (research 3.2-7)."""
@@ -92,9 +99,11 @@ class ScoreGate(nn.Module):
     cold_boost_SN: Tensor
     """Added to the final score of a domain's cold items, with the memory of the fit and with one that is up to date."""
 
-    def __init__(self, num_columns: int, num_domains: int) -> None:
+    def __init__(self, num_columns: int, num_domains: int, num_half_lives: int = 0) -> None:
+        """Make a fresh gate; the columns after the trained score are popularity of so many half-lives."""
         super().__init__()
         num_facts = NUM_FACTS + num_domains
+        self.popularity = slice(1, 1 + num_half_lives)
         self.register_buffer("mean_F", torch.zeros(num_facts))
         self.register_buffer("scale_F", torch.ones(num_facts))
         self.register_buffer("low_F", torch.full((num_facts,), -torch.inf))
@@ -106,6 +115,13 @@ class ScoreGate(nn.Module):
         self.cold_by_fact = nn.Parameter(torch.zeros(num_facts))
         self.by_support = nn.Parameter(torch.zeros(num_columns, NUM_BUCKETS))
         self.bias = nn.Parameter(torch.zeros(NUM_BUCKETS))
+        self.by_pair = nn.Parameter(torch.zeros(num_half_lives * (num_half_lives + 1) // 2))
+
+    @classmethod
+    def of(cls, experts: Sequence[Expert], num_domains: int) -> "ScoreGate":
+        """Make a fresh gate for the trained score and the columns of some experts."""
+        num_half_lives = len(COLUMNS[Expert.POPULARITY]) if Expert.POPULARITY in experts else 0
+        return cls(1 + len(column_names(experts)), num_domains, num_half_lives)
 
     def standardise(self, facts_QF: Float[Tensor, "queries facts"]) -> None:
         """Measure facts from their mean over these queries, in their spread; the constant stays.
@@ -129,6 +145,14 @@ class ScoreGate(nn.Module):
         """Return what is added to the scores of cold items."""
         return (self.measured(facts_QF) @ self.cold_by_fact)[:, None]
 
+    def trend(self, popularity: Float[Tensor, "half_lives ..."]) -> Float[Tensor, "..."]:
+        """Return what the columns of popularity say together."""
+        above = above_none(popularity)
+        form_HH = above.new_zeros(len(above), len(above))
+        form_HH[tuple(torch.triu_indices(len(above), len(above)))] = self.by_pair
+        trend: Tensor = (torch.tensordot(form_HH, above, dims=1) * above).sum(dim=0)
+        return trend
+
     def forward(
         self,
         score_XQI: Float[Tensor, "columns queries items"],
@@ -148,4 +172,9 @@ class ScoreGate(nn.Module):
         total_QI = self.bias[bucket] + (cold_boost + self.cold(facts_QF)) * (bucket == 0)
         for column, score_QI in enumerate(score_XQI):
             total_QI.addcmul_(weight_QX[:, column, None] + self.by_support[column][bucket], score_QI)
-        return total_QI
+        return total_QI + self.trend(score_XQI[self.popularity])
+
+
+def above_none(popularity: Tensor) -> Tensor:
+    """Return how far logarithms of shares lie above that of an item without events."""
+    return popularity - math.log(SMALLEST)

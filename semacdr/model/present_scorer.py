@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+from torch.nn.functional import pad
 
 from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.config import Expert
@@ -43,6 +44,8 @@ from semacdr.model.present import Present
 from semacdr.model.scorer import TRAINED
 from semacdr.tables import View
 
+TREND = "trend"
+"""The name of what the columns of popularity say together; the gate has weighed it already."""
 _TITLE, _TRANSITIONS, _SIMILAR, _REPEATS = "title", "transitions", "similar", "repeats"
 _RATES = (_TRANSITIONS, _SIMILAR)
 """Columns that are logarithms of rates, most of which are 0."""
@@ -113,8 +116,19 @@ class PresentScorer:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the score columns."""
-        return (TRAINED, *(column_names(self.model.scoring.experts) if self.model.scoring else ()))
+        """The names of the score columns, and the trend as another one."""
+        return (TRAINED, *((*column_names(self.model.scoring.experts), TREND) if self.model.scoring else ()))
+
+    def _weights(self, facts_QF: Tensor) -> Tensor:
+        """Return the part of each column's weight that depends on the query; that of the trend is 1."""
+        assert self.model.scoring is not None
+        return pad(self.model.scoring.gate.weights(facts_QF), (0, 1), value=1.0)
+
+    @cached_property
+    def _by_support(self) -> Tensor:
+        """The part that depends on the item's bucket: [X, B]."""
+        assert self.model.scoring is not None
+        return pad(self.model.scoring.gate.by_support, (0, 0, 0, 1))
 
     def facts(self, events: Events, queries: Queries) -> Tensor:
         """Return what the gate knows of each query."""
@@ -156,13 +170,13 @@ class PresentScorer:
             repeats_QI = repeats(events, queries, chosen, (start, stop))
             repeats_QI.indices = catalogue.place_R[start:stop][repeats_QI.indices].astype(np.int32)
             added_IQ[_REPEATS] = _turned(repeats_QI)
-        weight_QX, cold_Q1 = gate.weights(facts_QF[index_Q]), gate.cold(facts_QF[index_Q])
+        weight_QX, cold_Q1 = self._weights(facts_QF[index_Q]), gate.cold(facts_QF[index_Q])
         leading = {view: _split(sides[view], basis_EF) for view, basis_EF in self._leading.items()}
         bound_QI, size = torch.empty(len(chosen), len(catalogue.item_I)), max(_TILE // len(chosen), 1)
         for bucket, (start, stop) in enumerate(pairwise(catalogue.edges)):
             if start == stop:
                 continue
-            of_bucket_QX = weight_QX + gate.by_support[:, bucket]
+            of_bucket_QX = weight_QX + self._by_support[:, bucket]
             base = gate.bias[bucket].expand(len(chosen), 1)
             base_Q1 = base if bucket else base + gate.cold_boost_SN[UP_TO_DATE, domain] + cold_Q1
             weight_Q1 = dict(zip(self.columns, of_bucket_QX.split(1, dim=1), strict=True))
@@ -194,7 +208,7 @@ class PresentScorer:
             weighed = []
             for view, split_QF in block.leading.items():
                 column = self.columns.index(view)
-                weight_Q1 = block.weight_QX[:, [column]] + scoring.gate.by_support[column, bucket]
+                weight_Q1 = block.weight_QX[:, [column]] + self._by_support[column, bucket]
                 weighed += [weight_Q1 * block.sides[view], -_weighed(split_QF, weight_Q1)]
             side_QW = torch.cat(weighed, dim=1)
             for first in range(start, stop, _ITEMS):
@@ -211,7 +225,7 @@ class PresentScorer:
         if Expert.SEMANTICS in scoring.experts:
             sides |= {str(view): _product(profile_QR, scoring.memory.text[view]) for view in View}
         if Expert.POPULARITY in scoring.experts:
-            sides |= {name: torch.ones(profile_QR.shape[0], 1) for name in COLUMNS[Expert.POPULARITY]}
+            sides |= {name: torch.ones(profile_QR.shape[0], 1) for name in (*COLUMNS[Expert.POPULARITY], TREND)}
         return sides
 
     def _added(self, asked: Asked, profile_QR: sparse.csr_matrix, catalogue: Catalogue) -> dict[str, Tensor]:
@@ -257,7 +271,7 @@ class PresentScorer:
         mean |= {name: _means(score_IQ, catalogue.edges) for name, score_IQ in block.added_IQ.items()}
         lift_XQK = torch.stack(
             [
-                (block.weight_QX[:, [column]] + scoring.gate.by_support[column][bucket_QK])
+                (block.weight_QX[:, [column]] + self._by_support[column][bucket_QK])
                 * (at[name] - mean[name].gather(1, bucket_QK))
                 for column, name in enumerate(self.columns)
             ]
@@ -275,6 +289,7 @@ class PresentScorer:
             if Expert.POPULARITY in scoring.experts:
                 popularity_HR1 = torch.from_numpy(self.present.popularity_HR)[:, :, None]
                 features |= dict(zip(COLUMNS[Expert.POPULARITY], popularity_HR1, strict=True))
+                features[TREND] = scoring.gate.trend(popularity_HR1)
         return features
 
     @cached_property

@@ -29,6 +29,7 @@ _VIEWS = {ItemView.AGNOSTIC: "agnostic text", ItemView.SPECIFIC: "specific text"
 _LAST = {days: "day" if days == 1 else f"{days} days" for days in HALF_LIVES_DAYS} | {3_650: "ten years"}
 REASONS = {
     **{f"popularity_{days}": f"many took it in the last {last} that the model knows" for days, last in _LAST.items()},
+    "trend": "how many took it lately, and how many before that",
     "transitions": "it often follows what was taken last",
     "title": "its title is like those of what was taken last",
     "specific": "its specific text is like those of what was taken last",

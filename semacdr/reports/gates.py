@@ -9,7 +9,8 @@ import polars as pl
 from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.config import ItemView
 from semacdr.model.experts import column_names
-from semacdr.model.gate import SUPPORT_EDGES, support_bucket
+from semacdr.model.gate import NUM_BUCKETS, SUPPORT_EDGES, support_bucket
+from semacdr.model.present_scorer import TREND
 from semacdr.model.scorer import TRAINED
 from semacdr.store import Artifact
 
@@ -61,8 +62,8 @@ def score_weights(checkpoint: LoadedModel, recommendations: Artifact) -> dict[st
         gate = checkpoint.scoring.gate
         # A query's facts are measured from their mean: there the constant is left of all weights.
         weight_XB = gate.by_fact[:, :1] + gate.by_support
-        found["scores"] = [TRAINED, *column_names(checkpoint.scoring.experts)]
-        found["weights"] = weight_XB.double().numpy().round(4).tolist()
+        found["scores"] = [TRAINED, *column_names(checkpoint.scoring.experts), TREND]
+        found["weights"] = [*weight_XB.double().numpy().round(4).tolist(), [1.0] * NUM_BUCKETS]
         bias_B = gate.bias.clone()
         bias_B[0] += gate.cold_by_fact[0]
         found["bias"] = bias_B.double().numpy().round(4).tolist()

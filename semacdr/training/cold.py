@@ -59,7 +59,7 @@ def _boosts_needed(gate: ScoreGate, validation: Validation, sight: Sight, chosen
     The k-th cold item has to pass what is the eleventh less k-th of the others then; infinite: there are too few.
     """
     queries, (start, stop) = validation.queries, validation.inputs.vocabulary.bounds[domain]
-    final_QI, bucket = sight.final(gate, queries, chosen, domain, (start, stop))
+    final_QI, bucket = sight.final(gate, sight.scores(chosen, domain), queries, chosen, (start, stop))
     row, item = left_out(validation.events, queries, chosen, domain)
     final_QI[torch.from_numpy(row), torch.from_numpy(item - start)] = -torch.inf
     cold_QK, warm_QK = (final_QI.masked_fill(out, -torch.inf).topk(CUT).values for out in (bucket > 0, bucket == 0))

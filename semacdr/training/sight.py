@@ -56,17 +56,25 @@ class Sight:
     def final(
         self,
         gate: ScoreGate,
+        score_XQI: Tensor,
         queries: Queries,
         chosen: IntArray,
-        domain: int,
         bounds: tuple[int, int],
         cold_boost: Tensor = NO_BOOST,
     ) -> tuple[Float[Tensor, "queries items"], Int[Tensor, "..."]]:
-        """Return the final scores of a domain's items, and the items' buckets, at each query if they depend on it."""
+        """Return the final scores of a domain's items, and the items' buckets, at each query if they depend on it.
+
+        Args:
+            gate: weighs the columns.
+            score_XQI: what ``scores`` gives for the queries.
+            queries: all of them.
+            chosen: which of them.
+            bounds: of the domain's items.
+            cold_boost: of the domain.
+        """
         support = self.support(np.arange(*bounds), queries.time_s[chosen, None])
         bucket = torch.from_numpy(support_bucket(support))
-        facts_QF = torch.from_numpy(self.facts[chosen])
-        return gate(self.scores(chosen, domain), facts_QF, bucket, cold_boost), bucket
+        return gate(score_XQI, torch.from_numpy(self.facts[chosen]), bucket, cold_boost), bucket
 
 
 def rolling(scorer: FinalScorer, log: Events) -> Scorer:
@@ -82,7 +90,7 @@ def rolling(scorer: FinalScorer, log: Events) -> Scorer:
 
     def scores(chosen: IntArray, domain: int) -> Tensor:
         bounds, boost = scorer.vocabulary.bounds[domain], gate.cold_boost_SN[UP_TO_DATE, domain]
-        return sight.final(gate, scorer.queries, chosen, domain, bounds, boost)[0]
+        return sight.final(gate, sight.scores(chosen, domain), scorer.queries, chosen, bounds, boost)[0]
 
     return scores
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from semacdr.model.config import Expert
 from semacdr.model.experts import Memory
 from semacdr.model.gate import NUM_FACTS, ScoreGate, query_facts, support_bucket
 from semacdr.model.histories import queries_at, queries_of_targets
+from semacdr.model.popularity import SMALLEST
 from semacdr.tables import Part
 from tests.model.test_experts import DAY, TITLES, VOCABULARY, events_at, text
 
@@ -35,6 +37,24 @@ def test_gate_weighs_columns_by_the_users_facts_and_the_items_support_and_lifts_
     of_each[1, 3] = 0
     other = gate(scores, facts, of_each, torch.tensor(5.0))
     assert (other != final).nonzero().tolist() == [[1, 3]]
+
+
+def test_the_trend_is_the_weighed_products_of_what_popularity_lies_above_none():
+    gate, scores, facts = ScoreGate(4, 2, num_half_lives=2), torch.randn(4, 3, 7), torch.ones(3, NUM_FACTS + 2)
+    gate.by_pair.data = torch.tensor([0.5, 2.0, -1.0])
+    first, second = scores[1:3] - math.log(SMALLEST)
+    expected = scores[0] + 0.5 * first**2 + 2 * first * second - second**2
+    torch.testing.assert_close(gate(scores, facts, torch.zeros(7, dtype=torch.int64), torch.tensor(0.0)), expected)
+    none = torch.full((2, 5), math.log(SMALLEST))
+    torch.testing.assert_close(gate.trend(none), torch.zeros(5))
+
+
+def test_a_gate_of_experts_has_a_column_for_each_of_their_scores_and_a_trend_where_there_is_popularity():
+    gate = ScoreGate.of([Expert.POPULARITY, Expert.TITLE], 2)
+    assert gate.by_fact.shape[0] == 7
+    assert gate.popularity == slice(1, 6)
+    assert len(gate.by_pair) == 15
+    assert len(ScoreGate.of([Expert.TITLE], 2).by_pair) == 0
 
 
 def test_support_bucket_edges():

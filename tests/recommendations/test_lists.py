@@ -90,6 +90,7 @@ def test_served_scores_are_those_of_kept_events_whichever_histories_are_looked_a
     # Items that nobody has taken have the boost of an old memory in the one, of a new one in the other.
     gate.cold_boost_SN[AT_FIT] = gate.cold_boost_SN[UP_TO_DATE]
     torch.nn.init.normal_(gate.cold_by_fact, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(gate.by_pair, std=0.1, generator=torch.Generator().manual_seed(1))
     model = replace(lister.model, scoring=Scoring.of(scoring.experts, memory, gate))
     scorer = PresentScorer(model, read_present(artifacts["sequences"], model.vocabulary, mixed=mixed))
     chosen = np.flatnonzero(queries.domain == 1)

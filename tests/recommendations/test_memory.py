@@ -84,6 +84,9 @@ def test_what_decides_is_what_lifts_an_item_most_above_its_like(artifacts: dict[
         (start, stop), facts = model.vocabulary.bounds[domain], lister.scorer.facts(events, queries)
         bucket = torch.from_numpy(scoring.bucket[start:stop])
         weight = scoring.gate.weights(facts).T[:, :, None] + scoring.gate.by_support[:, None, bucket]
+        trend_QI = scoring.gate.trend(score_XQI[scoring.gate.popularity])
+        score_XQI = torch.cat([score_XQI, trend_QI[None]])
+        weight = torch.cat([weight, torch.ones_like(weight[:1])])
     lift_XQI = torch.zeros_like(score_XQI)
     for one in range(NUM_BUCKETS):
         if (like := bucket == one).any():
@@ -94,7 +97,7 @@ def test_what_decides_is_what_lifts_an_item_most_above_its_like(artifacts: dict[
         query = events.user_ids.to_list().index(row["user_id"])
         item = model.vocabulary.encode(pl.DataFrame([row], schema=["domain", "item_id"]), "rows")[0] - start
         if top.values[0, query, item] - top.values[1, query, item] > 1e-3:
-            assert row["decided_by"] == scorer.columns[top.indices[0, query, item]]
+            assert row["decided_by"] == lister.scorer.columns[top.indices[0, query, item]]
             checked += 1
     assert checked > 60
 

@@ -78,7 +78,7 @@ def test_reasons_say_which_days_popularity_is_of():
 def test_reasons_name_the_deciding_score_and_the_nearest_past_items(batch: dict[str, Path], trained: dict[str, Path]):
     table = rows(batch)
     model = load_checkpoint(trained["checkpoint"])
-    assert set(table["decided_by"]) <= {"trained", *model.scorer(*_one_query(trained)).columns}
+    assert set(table["decided_by"]) <= {"trained", *model.scorer(*_one_query(trained)).columns, "trend"}
     assert table["decided_by"].n_unique() > 2
     for decided, reason in table.select("decided_by", "reason").unique().rows():
         assert ("carry most weight" in reason or "no history" in reason) == (decided == "trained")

@@ -158,13 +158,16 @@ def test_weights_by_support_are_those_of_the_mean_query(context: Context):
     assert checkpoint.scoring is not None
     gate = checkpoint.scoring.gate
     torch.nn.init.normal_(gate.cold_by_fact)
+    torch.nn.init.zeros_(gate.by_pair)
     found = gates.score_weights(checkpoint, context.store.get("toy", "recommendations"))
     mean_1F, bucket = gate.mean_F[None].clone(), torch.arange(NUM_BUCKETS)
     mean_1F[:, 0] = 1
-    nothing = gate(torch.zeros(len(found["scores"]), 1, NUM_BUCKETS), mean_1F, bucket, torch.tensor(0.0))
+    columns = found["scores"][:-1]
+    assert found["scores"][-1] == "trend"
+    nothing = gate(torch.zeros(len(columns), 1, NUM_BUCKETS), mean_1F, bucket, torch.tensor(0.0))
     assert found["bias"] == pytest.approx(nothing[0].tolist(), abs=1e-4)
-    ones = gate(torch.ones(len(found["scores"]), 1, NUM_BUCKETS), mean_1F, bucket, torch.tensor(0.0))
-    total = np.array(found["weights"]).sum(axis=0) + found["bias"]
+    ones = gate(torch.ones(len(columns), 1, NUM_BUCKETS), mean_1F, bucket, torch.tensor(0.0))
+    total = np.array(found["weights"][:-1]).sum(axis=0) + found["bias"]
     assert total == pytest.approx(ones[0].detach().numpy(), abs=2e-3)
 
 

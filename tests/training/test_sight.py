@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from semacdr.model.experts import Memory, column_names
+from semacdr.model.experts import Memory
 from semacdr.model.gate import ScoreGate
 from semacdr.model.histories import Events, read_events
 from semacdr.model.scorer import Scoring
@@ -18,7 +18,7 @@ def test_rolling_scores_know_all_before_a_target_and_nothing_from_it_on(toy_arti
     validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
     memory = Memory.of(inputs.events, inputs.vocabulary, inputs.titles, inputs.text)
     experts, events, queries = inputs.config.experts, validation.events, validation.queries
-    gate = ScoreGate(1 + len(column_names(experts)), 2)
+    gate = ScoreGate.of(experts, 2)
     torch.nn.init.normal_(gate.by_fact, std=0.3, generator=torch.Generator().manual_seed(0))
     torch.nn.init.normal_(gate.bias, generator=torch.Generator().manual_seed(1))
     scorer = validation.scorer(Fit(inputs, seed=0).model.eval(), Scoring.of(experts, memory, gate))
