@@ -365,7 +365,7 @@ class Recommendations(Table):
     reason = dy.String(description="in words: which score decided; of the trained one, which history and view")
     decided_by = dy.String(
         nullable=True,
-        description="the score that lifts the item most above the mean one of like support: trained, or an expert's",
+        description="the score that lifts the item most above the mean of like support: trained, an expert's, or trend",
     )
     history = dy.String(nullable=True, description="target, source or mixed: most weight in the user's vector")
     view = dy.String(nullable=True, description="agnostic, specific or id: most weight in the item's vector")

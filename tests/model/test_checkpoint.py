@@ -61,6 +61,15 @@ def test_load_checkpoint_without_the_experts_tensors_is_refused(broken: Path, lo
         load_checkpoint(broken)
 
 
+def test_load_checkpoint_of_before_the_trend_has_none(broken: Path):
+    tensors = load_file(broken / "model.safetensors")
+    assert tensors.pop("gate.by_pair").abs().sum() > 0
+    save_file(tensors, broken / "model.safetensors")
+    scoring = load_checkpoint(broken).scoring
+    assert scoring is not None
+    assert not scoring.gate.by_pair.any()
+
+
 def test_checkpoint_item_vectors_have_weights_that_sum_to_one(toy_checkpoint: Path):
     items = load_checkpoint(toy_checkpoint).items
     known = items.weight_R3.sum(dim=1) > 0

@@ -155,6 +155,34 @@ def test_gate_examples_estimate_the_cross_entropy_over_all_items(
     assert np.mean(sampled) == pytest.approx(whole, rel=0.03)
 
 
+def test_the_best_by_a_pilot_is_a_candidate_for_certain(
+    toy_artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    inputs = inputs_of(toy_artifacts)
+    validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
+    events, queries = validation.events, validation.queries
+    table = torch.randn(2, len(queries), 20, generator=torch.Generator().manual_seed(0))
+    sight = Sight(
+        scores=lambda chosen, _: table[:, torch.from_numpy(chosen)],
+        facts=np.ones((len(queries), NUM_FACTS + 2), np.float32),
+        support=lambda item, _: np.zeros(item.shape, np.int64),
+    )
+    pilot = ScoreGate(2, 2)
+    pilot.by_fact.data[:, 0] = 1
+
+    def best_certain(pilot: ScoreGate | None) -> torch.Tensor:
+        rng = np.random.default_rng(0)
+        found = gate_examples(sight, events, queries, np.arange(len(queries)), inputs.vocabulary, rng, pilot)
+        assert found is not None
+        return found.score_QCX.sum(dim=2).masked_fill(found.log_share_QC != 0, -torch.inf).amax(dim=1)
+
+    best = best_certain(None)
+    monkeypatch.setattr(gate_module, "TOP", 1)
+    monkeypatch.setattr(gate_module, "SAMPLED", 1)
+    assert torch.equal(best_certain(pilot), best)
+    assert not torch.equal(best_certain(None), best)
+
+
 def test_cross_fitted_gate_beats_the_untrained_model_alone(toy_artifacts: dict[str, Path]):
     inputs = inputs_of(toy_artifacts)
     validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
