@@ -116,19 +116,24 @@ class PresentScorer:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the score columns, and the trend as another one."""
-        return (TRAINED, *((*column_names(self.model.scoring.experts), TREND) if self.model.scoring else ()))
+        """The names of the score columns; with popularity the trend is another one."""
+        experts = self.model.scoring.experts if self.model.scoring else ()
+        return (TRAINED, *column_names(experts), *self._trends)
+
+    @property
+    def _trends(self) -> tuple[str, ...]:
+        return (TREND,) if self.model.scoring and Expert.POPULARITY in self.model.scoring.experts else ()
 
     def _weights(self, facts_QF: Tensor) -> Tensor:
         """Return the part of each column's weight that depends on the query; that of the trend is 1."""
         assert self.model.scoring is not None
-        return pad(self.model.scoring.gate.weights(facts_QF), (0, 1), value=1.0)
+        return pad(self.model.scoring.gate.weights(facts_QF), (0, len(self._trends)), value=1.0)
 
     @cached_property
     def _by_support(self) -> Tensor:
         """The part that depends on the item's bucket: [X, B]."""
         assert self.model.scoring is not None
-        return pad(self.model.scoring.gate.by_support, (0, 0, 0, 1))
+        return pad(self.model.scoring.gate.by_support, (0, 0, 0, len(self._trends)))
 
     def facts(self, events: Events, queries: Queries) -> Tensor:
         """Return what the gate knows of each query."""

@@ -62,8 +62,9 @@ def score_weights(checkpoint: LoadedModel, recommendations: Artifact) -> dict[st
         gate = checkpoint.scoring.gate
         # A query's facts are measured from their mean: there the constant is left of all weights.
         weight_XB = gate.by_fact[:, :1] + gate.by_support
-        found["scores"] = [TRAINED, *column_names(checkpoint.scoring.experts), TREND]
-        found["weights"] = [*weight_XB.double().numpy().round(4).tolist(), [1.0] * NUM_BUCKETS]
+        trends = [TREND] if gate.by_pair.numel() else []
+        found["scores"] = [TRAINED, *column_names(checkpoint.scoring.experts), *trends]
+        found["weights"] = weight_XB.double().numpy().round(4).tolist() + [[1.0] * NUM_BUCKETS for _ in trends]
         bias_B = gate.bias.clone()
         bias_B[0] += gate.cold_by_fact[0]
         found["bias"] = bias_B.double().numpy().round(4).tolist()

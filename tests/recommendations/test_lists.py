@@ -10,7 +10,8 @@ import torch
 
 from semacdr.dataset import Recommendations
 from semacdr.model import present_scorer
-from semacdr.model.gate import AT_FIT, UP_TO_DATE
+from semacdr.model.config import Expert
+from semacdr.model.gate import AT_FIT, UP_TO_DATE, ScoreGate
 from semacdr.model.histories import Events, Queries, queries_at, read_events
 from semacdr.model.present import read_present
 from semacdr.model.present_scorer import PresentScorer
@@ -78,20 +79,24 @@ def test_lists_do_not_depend_on_how_tight_the_bounds_are(
     assert candidates[0] <= candidates[1] < len(row_U)
 
 
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(
+    ("mixed", "experts"), [(False, tuple(Expert)), (True, tuple(Expert)), (True, (Expert.TRANSITIONS, Expert.TITLE))]
+)
 def test_served_scores_are_those_of_kept_events_whichever_histories_are_looked_at(
-    artifacts: dict[str, Path], mixed: bool
+    artifacts: dict[str, Path], mixed: bool, experts: tuple[Expert, ...]
 ):
     lister = open_serving(Recommendations(), artifacts).lister
     events, queries = asked(artifacts, lister)
     scoring = lister.model.scoring
     assert scoring is not None
-    memory, gate = replace(scoring.memory.with_events(events), mixed=mixed), deepcopy(scoring.gate)
+    memory = replace(scoring.memory.with_events(events), mixed=mixed)
+    gate = ScoreGate.of(experts, 2) if experts != scoring.experts else deepcopy(scoring.gate)
     # Items that nobody has taken have the boost of an old memory in the one, of a new one in the other.
     gate.cold_boost_SN[AT_FIT] = gate.cold_boost_SN[UP_TO_DATE]
     torch.nn.init.normal_(gate.cold_by_fact, generator=torch.Generator().manual_seed(0))
     torch.nn.init.normal_(gate.by_pair, std=0.1, generator=torch.Generator().manual_seed(1))
-    model = replace(lister.model, scoring=Scoring.of(scoring.experts, memory, gate))
+    torch.nn.init.normal_(gate.by_support, generator=torch.Generator().manual_seed(2))
+    model = replace(lister.model, scoring=Scoring.of(experts, memory, gate))
     scorer = PresentScorer(model, read_present(artifacts["sequences"], model.vocabulary, mixed=mixed))
     chosen = np.flatnonzero(queries.domain == 1)
     with torch.inference_mode():
@@ -99,6 +104,10 @@ def test_served_scores_are_those_of_kept_events_whichever_histories_are_looked_a
         block = scorer.block(vector_QD, facts, events, queries, chosen, 1)
         served_QI = scorer.exact(block, torch.arange(block.bound_QI.shape[1]))
         kept_QI = model.scorer(events, queries)(chosen, 1)
+        ranked = Ranked.joined(
+            Lister(scorer, np.ones(model.vocabulary.num_items + 1, bool)).rank(events, queries, vector_QD, 3)
+        )
+    assert ranked.column_QK.max() < len(scorer.columns)
     assert (block.catalogue.bucket_I == 0).any()
     place_I = torch.from_numpy(block.catalogue.item_I - model.vocabulary.bounds[1][0])
     torch.testing.assert_close(served_QI, kept_QI[:, place_I], atol=1e-3, rtol=0)
