@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,9 +122,10 @@ def test_fit_gate_of_columns_that_are_much_alike_ends_at_the_least_loss():
     assert abs(objective(found)[1]).max() < 1e-3 * abs(objective(objective.at_first)[1]).max()
 
 
-def test_gate_examples_estimate_the_cross_entropy_over_all_items(
-    toy_artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-):
+def drawn_from_a_table(
+    toy_artifacts: dict[str, Path],
+) -> tuple[Validation, torch.Tensor, Callable[..., GateExamples]]:
+    """Two columns of random scores for the toy's targets, and what draws candidates by them: (seed, pilot)."""
     inputs = inputs_of(toy_artifacts)
     validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
     events, queries = validation.events, validation.queries
@@ -131,20 +133,29 @@ def test_gate_examples_estimate_the_cross_entropy_over_all_items(
     sight = Sight(
         scores=lambda chosen, _: table[:, torch.from_numpy(chosen)],
         facts=np.ones((len(queries), NUM_FACTS + 2), np.float32),
-        support=lambda item, _: np.zeros_like(item),
+        support=lambda item, _: np.zeros(item.shape, np.int64),
     )
-    asked = np.arange(len(queries))
 
-    def made(seed: int) -> GateExamples:
-        found = gate_examples(sight, events, queries, asked, inputs.vocabulary, np.random.default_rng(seed))
+    def drawn(seed: int, pilot: ScoreGate | None = None) -> GateExamples:
+        rng, asked = np.random.default_rng(seed), np.arange(len(queries))
+        found = gate_examples(sight, events, queries, asked, inputs.vocabulary, rng, pilot)
         assert found is not None
         return found
 
-    def loss(seed: int) -> float:
-        return cross_entropy(made(seed), ScoreGate(2, 2)).item()
+    return validation, table, drawn
 
-    ranked = rank_targets(lambda chosen, domain: table[domain, chosen], events, queries, inputs.vocabulary, seed=0)
-    num_candidates = made(0).log_share_QC.isfinite().sum(dim=1)
+
+def test_gate_examples_estimate_the_cross_entropy_over_all_items(
+    toy_artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    validation, table, drawn = drawn_from_a_table(toy_artifacts)
+    events, queries, vocabulary = validation.events, validation.queries, validation.inputs.vocabulary
+
+    def loss(seed: int) -> float:
+        return cross_entropy(drawn(seed), ScoreGate(2, 2)).item()
+
+    ranked = rank_targets(lambda chosen, domain: table[domain, chosen], events, queries, vocabulary, seed=0)
+    num_candidates = drawn(0).log_share_QC.isfinite().sum(dim=1)
     assert sorted(num_candidates.tolist()) == sorted(ranked.num_candidates)
     whole = loss(0)
     assert loss(1) == pytest.approx(whole, rel=1e-6)
@@ -158,22 +169,12 @@ def test_gate_examples_estimate_the_cross_entropy_over_all_items(
 def test_the_best_by_a_pilot_is_a_candidate_for_certain(
     toy_artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
-    inputs = inputs_of(toy_artifacts)
-    validation = Validation(inputs, read_events(toy_artifacts["sequences"], inputs.vocabulary), seed=0)
-    events, queries = validation.events, validation.queries
-    table = torch.randn(2, len(queries), 20, generator=torch.Generator().manual_seed(0))
-    sight = Sight(
-        scores=lambda chosen, _: table[:, torch.from_numpy(chosen)],
-        facts=np.ones((len(queries), NUM_FACTS + 2), np.float32),
-        support=lambda item, _: np.zeros(item.shape, np.int64),
-    )
+    _, _, drawn = drawn_from_a_table(toy_artifacts)
     pilot = ScoreGate(2, 2)
     pilot.by_fact.data[:, 0] = 1
 
     def best_certain(pilot: ScoreGate | None) -> torch.Tensor:
-        rng = np.random.default_rng(0)
-        found = gate_examples(sight, events, queries, np.arange(len(queries)), inputs.vocabulary, rng, pilot)
-        assert found is not None
+        found = drawn(0, pilot)
         return found.score_QCX.sum(dim=2).masked_fill(found.log_share_QC != 0, -torch.inf).amax(dim=1)
 
     best = best_certain(None)
