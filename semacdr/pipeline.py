@@ -421,7 +421,7 @@ STAGES: tuple[Stage, ...] = (
         config=_training_config,
         run=_training,
         keeps=_young_checkpoint,
-        revision=14,
+        revision=15,
     ),
     Stage(
         name="evaluation",

@@ -56,7 +56,9 @@ SWITCHES: Mapping[str, Switch] = {
     "no-agnostic": Switch({"views": ["specific", "id"]}),
     "no-specific": Switch({"views": ["agnostic", "id"]}),
     "no-id": Switch({"views": ["agnostic", "specific"]}),
-    "no-texts": Switch({"views": ["id"], "experts": ["popularity", "transitions", "title", "repeats", "similar"]}),
+    "no-texts": Switch(
+        {"views": ["id"], "experts": ["popularity", "transitions", "title", "repeats", "similar", "neighbours"]}
+    ),
     "no-contrast": Switch(_NO_CONTRAST),
     "no-view-alignment": Switch({"alignment_weight": 0.0}),
     "no-uniformity": Switch({"uniformity_weight": 0.0}),
@@ -80,8 +82,9 @@ SWITCHES: Mapping[str, Switch] = {
     "no-cross-attention": Switch({"cross_attention": False, **_AS_SAID}),
     # Without an expert for popularity the trained score has to know of it.
     "no-experts": Switch({"experts": [], **_UNIFORM}),
-    "no-repeats": Switch({"experts": ["popularity", "transitions", "title", "semantics", "similar"]}),
-    "no-similar": Switch({"experts": ["popularity", "transitions", "title", "semantics", "repeats"]}),
+    "no-repeats": Switch({"experts": ["popularity", "transitions", "title", "semantics", "similar", "neighbours"]}),
+    "no-similar": Switch({"experts": ["popularity", "transitions", "title", "semantics", "repeats", "neighbours"]}),
+    "no-neighbours": Switch({"experts": ["popularity", "transitions", "title", "semantics", "repeats", "similar"]}),
     "target-experts": Switch({"expert_history": "target"}),
     "mixed-experts": Switch({"expert_history": "mixed"}),
     "no-half-life": Switch({"half_life": None}),

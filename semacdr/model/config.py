@@ -40,6 +40,7 @@ class Expert(StrEnum):
     SEMANTICS = "semantics"
     REPEATS = "repeats"
     SIMILAR = "similar"
+    NEIGHBOURS = "neighbours"
 
 
 class ModelConfig(Frozen):

@@ -6,6 +6,7 @@
     semantics     the same of its two texts
     repeats       how often and how lately the user took the very item
     similar       how near an item's title lies to those of what followed them
+    neighbours    what those took who took an item of the history (``neighbours.py``)
 
 The last items are those of the domain asked for, and of other domains where the user has none in it; or, where that
 validates better, those of all domains alike.
@@ -29,8 +30,11 @@ from jaxtyping import Bool, Float
 from scipy import sparse
 from torch import Tensor
 
+from semacdr.model import neighbours
+from semacdr.model.asked import Asked
 from semacdr.model.config import Expert
 from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, ItemCounts, Queries, ragged
+from semacdr.model.neighbours import Takers
 from semacdr.model.popularity import SMALLEST, DayCounter, FloatArray, PastPopularity
 from semacdr.model.text_vectors import TextVectors
 from semacdr.model.titles import Titles, title_texts
@@ -39,10 +43,6 @@ from semacdr.tables import View
 
 HALF_LIVES_DAYS = (1, 7, 30, 180, 3_650)
 """From a day's craze to what decades agree on; the gate chooses among them."""
-RECENT = 10
-"""Items of the history that transitions and texts look at."""
-RECENT_DECAY = 0.8
-"""Weight of each of them, relative to the one after it (amazon-food-kitchen, validation: docs/log.md)."""
 WINDOW = 5
 """Events after an item that count as following it; the n-th counts 1/n."""
 TRANSITION_HALF_LIFE_DAYS = 360
@@ -54,6 +54,7 @@ COLUMNS: Mapping[Expert, tuple[str, ...]] = {
     Expert.SEMANTICS: tuple(str(view) for view in View),
     Expert.REPEATS: ("repeats",),
     Expert.SIMILAR: ("similar",),
+    Expert.NEIGHBOURS: ("neighbours",),
 }
 """The columns of scores that each expert gives, in order."""
 
@@ -136,6 +137,11 @@ class Memory:
     def following(self) -> "Following":
         """What followed each item."""
         return Following.of(self)
+
+    @cached_property
+    def takers(self) -> Takers:
+        """Who took each item."""
+        return Takers.of(self.offsets, self.item, self.time_s, self.counts, self.bounds[-1][1])
 
     @cached_property
     def title_of_domain(self) -> tuple[sparse.csr_matrix, ...]:
@@ -231,42 +237,6 @@ def text_units(
     return unit
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The queries of one call, with the last events of their histories."""
-
-    time_s: IntArray
-    row: IntArray
-    """Of each recent event, its query."""
-    item: IntArray
-    weight: FloatArray
-    """``RECENT_DECAY`` to the power of how many of them came after it."""
-
-    @classmethod
-    def of(cls, events: Events, queries: Queries, chosen: IntArray, *, mixed: bool) -> "Asked":
-        """Collect the last ``RECENT`` events of some queries' histories.
-
-        Unless ``mixed``, those of other domains are there only where the own has none.
-        """
-        row, index = ragged(events.offsets[queries.user[chosen]], queries.stop[chosen])
-        if not mixed:
-            is_own = events.domain[index] == queries.domain[chosen][row]
-            has_own = np.bincount(row[is_own], minlength=len(chosen)) > 0
-            looked_at = is_own | ~has_own[row]
-            row, index = row[looked_at], index[looked_at]
-        num_after = np.searchsorted(row, row, side="right") - 1 - np.arange(len(row))
-        recent = num_after < RECENT
-        weight = (RECENT_DECAY ** num_after[recent]).astype(np.float32)
-        return cls(time_s=queries.time_s[chosen], row=row[recent], item=events.item[index[recent]], weight=weight)
-
-    def __len__(self) -> int:
-        return len(self.time_s)
-
-    def profile(self, num_items: int) -> sparse.csr_matrix:
-        """Return the queries as weighted sums of items."""
-        return sparse.csr_matrix((self.weight, (self.row, self.item)), shape=(len(self), num_items))
-
-
 def expert_scores(
     memory: Memory, experts: Sequence[Expert], events: Events, queries: Queries, chosen: IntArray, domain: int
 ) -> Float[Tensor, "columns queries items"]:
@@ -320,6 +290,11 @@ def fill_expert_scores(
         column += 1
     if Expert.SIMILAR in experts:
         _fill_log(out_XQI[column], rate @ memory.titles.similar_RR[start:stop, start:stop])
+        column += 1
+    if Expert.NEIGHBOURS in experts:
+        asked = Asked.of(events, queries, chosen, mixed=memory.mixed, recent=neighbours.RECENT, decay=neighbours.DECAY)
+        memory.takers.fill_shares(out_XQI[column], asked, memory.bounds[domain])
+        np.log(out_XQI[column] + neighbours.FLOOR, out=out_XQI[column])
 
 
 def _fill_log(out_QI: FloatArray, rate: sparse.csr_matrix) -> None:

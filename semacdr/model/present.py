@@ -9,8 +9,9 @@ other and with the days on which items were taken, not with users.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from semacdr.model.experts import (
     near_pairs,
 )
 from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, events_of
+from semacdr.model.neighbours import around, faded, newest_since, rarity
 from semacdr.model.popularity import SMALLEST, DayCounter, FloatArray, PastPopularity
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import scan_files, table_files
@@ -45,33 +47,44 @@ class Present:
     """Log of the faded share of each item in its domain, per half-life."""
     following: sparse.csr_matrix
     """How much of each item (column) followed each item (row), faded to ``last_s``."""
+    neighbours: sparse.csr_matrix
+    """How much of each item (column) the newest takers of each item (row) took around it, faded to ``last_s``."""
     past: PastPopularity
     """How popular items were when they were taken."""
 
+    @cached_property
+    def rarity_R(self) -> FloatArray:  # noqa: N802 (the shape)
+        """How much rarer each item is than all together."""
+        return rarity(self.support_R, int(self.support_R.sum())).astype(np.float32)
+
     @classmethod
-    def of(cls, parts: Iterable[Events], last_s: int, bounds: tuple[tuple[int, int], ...], *, mixed: bool) -> Present:
+    def of(
+        cls, parts: Callable[[], Iterable[Events]], last_s: int, bounds: tuple[tuple[int, int], ...], *, mixed: bool
+    ) -> Present:
         """Sum up the events of some users after the other.
 
         Args:
-            parts: no user's events lie in two of them.
+            parts: read twice; no user's events lie in two of them.
             last_s: time of the last event.
             bounds: of the domains' items.
             mixed: histories are looked at as one, whatever the domains.
         """
         num_rows = bounds[-1][1]
         support_R, faded_HR = np.zeros(num_rows, np.int64), np.zeros((len(HALF_LIVES_DAYS), num_rows))
-        following = sparse.csr_matrix((num_rows, num_rows), dtype=np.float64)
+        following, neighbours = (sparse.csr_matrix((num_rows, num_rows), dtype=np.float64) for _ in range(2))
+        newest_R = newest_since(parts(), num_rows)
         counter = DayCounter()
-        for events in parts:
+        for events in parts():
             counter.add(events.item, events.time_s)
             support_R += np.bincount(events.item, minlength=num_rows)
             age_days = (last_s + 1 - events.time_s) / SECONDS_PER_DAY
             for row, half_life in enumerate(HALF_LIVES_DAYS):
                 faded_HR[row] += np.bincount(events.item, 0.5 ** (age_days / half_life), minlength=num_rows)
             source, taken, weight = near_pairs(events.offsets, events.time_s, events.domain, mixed=mixed)
-            faded = weight * 0.5 ** ((last_s - events.time_s[taken]) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
+            weighed = weight * 0.5 ** ((last_s - events.time_s[taken]) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
             places = (events.item[source], events.item[taken])
-            following += sparse.csr_matrix((faded, places), shape=following.shape)
+            following += sparse.csr_matrix((weighed, places), shape=following.shape)
+            neighbours += _taken_around(events, newest_R, last_s, num_rows)
         popularity_HR = np.zeros_like(faded_HR)
         for start, stop in bounds:
             share = faded_HR[:, start:stop] / faded_HR[:, start:stop].sum(axis=1, keepdims=True).clip(min=1e-300)
@@ -81,8 +94,17 @@ class Present:
             support_R=support_R,
             popularity_HR=popularity_HR.astype(np.float32),
             following=following.astype(np.float32),
+            neighbours=neighbours.astype(np.float32),
             past=PastPopularity.of(counter.counts(), last_s, bounds),
         )
+
+
+def _taken_around(events: Events, newest_R: IntArray, last_s: int, num_rows: int) -> sparse.csr_matrix:
+    source = np.flatnonzero(events.time_s >= newest_R[events.item])
+    at, near = around(events.offsets, source)
+    both_s = np.maximum(events.time_s[source[at]], events.time_s[near])
+    places = (events.item[source[at]], events.item[near])
+    return sparse.csr_matrix((faded(both_s, last_s), places), shape=(num_rows, num_rows))
 
 
 def read_present(sequences: Path, vocabulary: Vocabulary, *, mixed: bool) -> Present:
@@ -92,7 +114,7 @@ def read_present(sequences: Path, vocabulary: Vocabulary, *, mixed: bool) -> Pre
         DataError: it has no rows, or an item that the vocabulary does not hold.
     """
     files = table_files(sequences, "sequences")
-    return Present.of(_parts(files, vocabulary), last_event_s(sequences), vocabulary.bounds, mixed=mixed)
+    return Present.of(lambda: _parts(files, vocabulary), last_event_s(sequences), vocabulary.bounds, mixed=mixed)
 
 
 def last_event_s(sequences: Path) -> int:

@@ -28,12 +28,13 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import pad
 
+from semacdr.model import neighbours
+from semacdr.model.asked import Asked
 from semacdr.model.checkpoint import LoadedModel
 from semacdr.model.config import Expert
 from semacdr.model.experts import (
     COLUMNS,
     TRANSITION_HALF_LIFE_DAYS,
-    Asked,
     column_names,
     repeats,
 )
@@ -46,9 +47,9 @@ from semacdr.tables import View
 
 TREND = "trend"
 """The name of what the columns of popularity say together; the gate has weighed it already."""
-_TITLE, _TRANSITIONS, _SIMILAR, _REPEATS = "title", "transitions", "similar", "repeats"
-_RATES = (_TRANSITIONS, _SIMILAR)
-"""Columns that are logarithms of rates, most of which are 0."""
+_TITLE, _TRANSITIONS, _SIMILAR, _REPEATS, _NEIGHBOURS = "title", "transitions", "similar", "repeats", "neighbours"
+_FLOORS = {_TRANSITIONS: SMALLEST, _SIMILAR: SMALLEST, _NEIGHBOURS: neighbours.FLOOR}
+"""Of columns that are logarithms of rates, what is added to those: most rates are 0."""
 _LEADING = 48
 """Directions of a text that enter the bound whole; 24 to 128 took about the same time (docs/log.md)."""
 _SAMPLE = 20_000
@@ -76,6 +77,7 @@ class Catalogue:
     """What the queries' sides, one under the other, are multiplied with."""
     title_IV: sparse.csr_matrix | None
     following_RI: sparse.csr_matrix | None
+    neighbours_RI: sparse.csr_matrix | None
     similar_II: sparse.csr_matrix | None
     """Of each item (row), the cosines with those (columns) that it is one of the most similar to."""
     mean: Mapping[str, Tensor]
@@ -170,6 +172,15 @@ class PresentScorer:
         profile_QR = asked.profile(self.model.vocabulary.num_items + 1)
         sides = {TRAINED: vector_QD} | self._dense_sides(profile_QR)
         added_IQ = self._added(asked, profile_QR, catalogue)
+        if catalogue.neighbours_RI is not None:
+            longer = Asked.of(
+                events, queries, chosen, mixed=scoring.memory.mixed, recent=neighbours.RECENT, decay=neighbours.DECAY
+            )
+            weight = (longer.weight * present.rarity_R[longer.item] ** 2).astype(np.float32)
+            rate_QI = replace(longer, weight=weight).profile(profile_QR.shape[1]) @ catalogue.neighbours_RI
+            rate_IQ = _turned(rate_QI)
+            rate_IQ /= rate_IQ.sum(dim=0).clamp(min=torch.finfo().tiny)
+            added_IQ[_NEIGHBOURS] = _above_floor(rate_IQ, neighbours.FLOOR)
         if Expert.REPEATS in scoring.experts:
             start, stop = self.model.vocabulary.bounds[domain]
             repeats_QI = repeats(events, queries, chosen, (start, stop))
@@ -185,9 +196,9 @@ class PresentScorer:
             base = gate.bias[bucket].expand(len(chosen), 1)
             base_Q1 = base if bucket else base + gate.cold_boost_SN[UP_TO_DATE, domain] + cold_Q1
             weight_Q1 = dict(zip(self.columns, of_bucket_QX.split(1, dim=1), strict=True))
-            for name in _RATES:
+            for name, floor in _FLOORS.items():
                 if name in added_IQ:
-                    base_Q1 = base_Q1 + weight_Q1[name] * np.log(SMALLEST)
+                    base_Q1 = base_Q1 + weight_Q1[name] * np.log(floor)
             weighed = [
                 _weighed(leading[name], weight_Q1[name]) if name in leading else side_QF * weight_Q1[name]
                 for name, side_QF in sides.items()
@@ -248,9 +259,9 @@ class PresentScorer:
             weighed = replace(asked, weight=weight.astype(np.float32))
             rate_IQ = _turned(weighed.profile(profile_QR.shape[1]) @ catalogue.following_RI)
             if catalogue.similar_II is not None:
-                added[_SIMILAR] = _above_floor(_product(catalogue.similar_II, rate_IQ.numpy()))
+                added[_SIMILAR] = _above_floor(_product(catalogue.similar_II, rate_IQ.numpy()), SMALLEST)
             if Expert.TRANSITIONS in scoring.experts:
-                added[_TRANSITIONS] = _above_floor(rate_IQ)
+                added[_TRANSITIONS] = _above_floor(rate_IQ, SMALLEST)
         return added
 
     def lifts(self, block: Block, row_QK: Tensor) -> tuple[Tensor, Tensor]:
@@ -319,7 +330,7 @@ class PresentScorer:
         place_R = np.zeros(self.model.vocabulary.num_items + 1, np.int64)
         place_R[item_I] = np.arange(len(item_I))
         edges = np.searchsorted(bucket[order], np.arange(NUM_BUCKETS + 1)).tolist()
-        title_IV, following_RI, similar_II = None, None, None
+        title_IV, following_RI, similar_II, neighbours_RI = None, None, None, None
         tables = (self._features | self._split_features).values()
         if scoring is not None and present is not None:
             if Expert.TITLE in scoring.experts:
@@ -328,6 +339,8 @@ class PresentScorer:
                 following_RI = present.following[:, item_I]
             if Expert.SIMILAR in scoring.experts:
                 similar_II = scoring.memory.titles.similar_RR[item_I][:, item_I].T.tocsr()
+            if Expert.NEIGHBOURS in scoring.experts:
+                neighbours_RI = present.neighbours[:, item_I]
         return Catalogue(
             item_I=item_I,
             place_R=place_R,
@@ -336,14 +349,15 @@ class PresentScorer:
             dense_WI=torch.cat([table_RF[start:stop][order].T for table_RF in tables]),
             title_IV=title_IV,
             following_RI=following_RI,
+            neighbours_RI=neighbours_RI,
             similar_II=similar_II,
             mean={name: _means(table_RF[start:stop][order], edges) for name, table_RF in self._features.items()},
         )
 
 
-def _above_floor(rate_IQ: Tensor) -> Tensor:
+def _above_floor(rate_IQ: Tensor, floor: float) -> Tensor:
     """Turn rates into how far their logarithms lie above that of no rate at all, in place."""
-    return rate_IQ.div_(SMALLEST).log1p_()
+    return rate_IQ.div_(floor).log1p_()
 
 
 def _means(row_IF: Tensor, edges: list[int]) -> Tensor:

@@ -36,6 +36,7 @@ REASONS = {
     "agnostic": "its agnostic text is like those of what was taken last",
     "repeats": "it was taken before",
     "similar": "its title is like those of what often follows what was taken last",
+    "neighbours": "others who took what was taken lately took it, too",
 }
 """In words, which expert's column decided."""
 _NO_HISTORY = "no history: what most people start with"

@@ -3,9 +3,10 @@ import polars as pl
 import pytest
 import torch
 
-from semacdr.model import experts
+from semacdr.model import asked, experts
+from semacdr.model.asked import Asked
 from semacdr.model.config import Expert
-from semacdr.model.experts import Asked, Memory, column_names, expert_scores, memory_of, memory_tensors
+from semacdr.model.experts import Memory, column_names, expert_scores, memory_of, memory_tensors
 from semacdr.model.histories import Events, Queries, events_of, queries_at, queries_of_targets
 from semacdr.model.popularity import SMALLEST
 from semacdr.model.text_vectors import TextVectors
@@ -177,25 +178,25 @@ def recent(events: Events, queries: Queries, query: int, *, mixed: bool) -> list
     """The events that are looked at, and what each counts."""
     history = range(events.offsets[queries.user[query]], queries.stop[query])
     own = [position for position in history if events.domain[position] == queries.domain[query]]
-    newest = list(history if mixed else own or history)[::-1][: experts.RECENT]
-    return [(position, experts.RECENT_DECAY**after) for after, position in enumerate(newest)]
+    newest = list(history if mixed else own or history)[::-1][: asked.RECENT]
+    return [(position, asked.RECENT_DECAY**after) for after, position in enumerate(newest)]
 
 
 def test_a_history_is_looked_at_where_it_is_of_the_domain_and_else_where_it_is():
     events = events_at([(0, "b", 1), *[(day, "a", day % 5) for day in range(1, 13)]], [(0, "b", 1)])
     times = np.array([20, 20, 20, 0]) * DAY
     queries = queries_at(events, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 0]), times)
-    asked = Asked.of(events, queries, np.array([3, 2, 0, 1]), mixed=False)
-    assert asked.row.tolist() == [1, *[2] * 10, 3]
-    assert asked.item.tolist() == [7, *[1 + day % 5 for day in range(3, 13)], 7]
-    assert asked.weight.tolist() == pytest.approx([1, *[0.8**after for after in range(9, -1, -1)], 1])
+    found = Asked.of(events, queries, np.array([3, 2, 0, 1]), mixed=False)
+    assert found.row.tolist() == [1, *[2] * 10, 3]
+    assert found.item.tolist() == [7, *[1 + day % 5 for day in range(3, 13)], 7]
+    assert found.weight.tolist() == pytest.approx([1, *[0.8**after for after in range(9, -1, -1)], 1])
 
 
 def test_a_mixed_history_is_looked_at_whatever_the_domains():
     events = events_at([(1, "a", 1), (2, "b", 1), (3, "b", 2)])
     queries = queries_at(events, np.array([0]), np.array([0]), np.array([4 * DAY]))
-    asked = Asked.of(events, queries, np.array([0]), mixed=True)
-    assert asked.item.tolist() == [2, 7, 8]
+    found = Asked.of(events, queries, np.array([0]), mixed=True)
+    assert found.item.tolist() == [2, 7, 8]
 
 
 def test_text_ranks_the_like_of_the_last_item_first_and_a_cold_item_like_any_other():

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from semacdr.model.asked import Asked
 from semacdr.model.config import Expert
-from semacdr.model.experts import Asked, Memory, expert_scores
+from semacdr.model.experts import Memory, expert_scores
 from semacdr.model.histories import Events, queries_at
 from semacdr.model.popularity import SMALLEST
 from semacdr.model.present import Present
@@ -18,7 +19,7 @@ def part(events: Events, first: int, stop: int) -> Events:
 
 def present_of(*parts: Events, mixed: bool = False) -> Present:
     last_s = max(int(events.time_s.max(initial=0)) for events in parts)
-    return Present.of(parts, last_s, VOCABULARY.bounds, mixed=mixed)
+    return Present.of(lambda: parts, last_s, VOCABULARY.bounds, mixed=mixed)
 
 
 @pytest.mark.parametrize(("later_days", "mixed"), [(0, False), (40, False), (0, True)])
