@@ -44,6 +44,8 @@ class Takers:
     """The times in their order."""
     start: IntArray
     event: IntArray
+    taken_s: IntArray
+    """The times of those, and one that is nobody's."""
     faded: FloatArray64
     """What each event counts after the last one."""
 
@@ -59,6 +61,7 @@ class Takers:
             by_time_s=np.sort(time_s),
             start=np.searchsorted(item[event], np.arange(num_rows + 1)).astype(np.int64),
             event=event,
+            taken_s=np.append(time_s[event], 0),
             faded=faded(time_s, int(time_s.max(initial=0))),
         )
 
@@ -66,13 +69,14 @@ class Takers:
         """Write the share of each item in what the neighbours took of a domain before the query."""
         asked_s, start = asked.time_s[asked.row], self.start[asked.item]
         num_known = self.counts.before(asked.item, asked_s)
+        stop = start + num_known
         weight = asked.weight * rarity(num_known, np.searchsorted(self.by_time_s, asked_s)) ** 2
         # Of events at one time either all are among the newest or none.
-        oldest = self.event[np.minimum(start + (num_known - TAKERS).clip(min=0), len(self.event) - 1)]
-        first = np.minimum(start + self.counts.before(asked.item, self.time_s[oldest]), start + num_known)
+        since_s = self.taken_s[np.maximum(stop - TAKERS, start)]
+        first = np.minimum(start + self.counts.before(asked.item, since_s), stop)
         for at in range(0, len(asked), QUERIES_AT_ONCE):
             rows = slice(*np.searchsorted(asked.row, [at, at + QUERIES_AT_ONCE]))
-            source, place = ragged(first[rows], (start + num_known)[rows])
+            source, place = ragged(first[rows], stop[rows])
             taken = self.event[place]
             near_taken, near = around(self.offsets, taken)
             item = self.item[near]

@@ -99,3 +99,12 @@ def test_takers_of_one_time_are_among_the_newest_together_or_not():
     assert (since_R[2:] < 0).all()
     fewer = neighbours.newest_since([part(events, 2, 5)], 11)
     assert fewer[1] == DAY
+
+
+def test_without_events_nobody_is_a_neighbour():
+    events = random_events(num_users=2)
+    none = events.kept(np.zeros(len(events.item), bool))
+    queries = queries_at(events, np.arange(2), np.zeros(2, np.int64), np.full(2, 99 * DAY))
+    memory = Memory.of(none, VOCABULARY, TITLES, text(), mixed=True)
+    found = expert_scores(memory, [Expert.NEIGHBOURS], events, queries, np.arange(2), 0)
+    assert found.numpy() == pytest.approx(np.log(neighbours.FLOOR))
