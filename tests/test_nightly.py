@@ -245,7 +245,7 @@ def test_recommend_prints_a_list_and_counts_unknown_items(
 ):
     nights_, (*_, third) = nights
     store = ["--store", str(nights_.store.root)]
-    history = f'films:{NEW}, books:b00,"books:no, thing"'
+    history = f'films:{NEW}, books:b00,"books:no, thing",book:b00'
 
     def call(*options: str) -> tuple[int, str, str]:
         code = main(["recommend", "three-domains", "--history", history, *store, *options], standalone_mode=False)
@@ -255,7 +255,8 @@ def test_recommend_prints_a_list_and_counts_unknown_items(
     items = third["items"].scan().filter(domain="films").collect()["item_id"]
     assert sum(f" {item} " in out for item in items) == 3
     assert "movie about" in out
-    assert "1 of 3 events left out" in err
+    assert "2 of 4 events left out" in err
+    assert "no domain 'book': did you mean 'books'?" in err
     code, _, err = call("--domain", "films", "--strict")
     assert (code, "books:no, thing" in err) == (2, True)
     code, _, err = call("--domain", "film")

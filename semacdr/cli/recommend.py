@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from semacdr.cli.options import STORE_OPTION, dataset_name, find_dataset, open_store
-from semacdr.errors import ConfigError
+from semacdr.errors import ConfigError, close_names
 from semacdr.terminal import open_console
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def recommend(  # noqa: PLR0913 (options)
     open_console().print(table)
     if unknown := recommender.unknown(events):
         click.echo(f"{len(unknown)} of {len(events)} events left out: items that are not known", err=True)
+        for name in sorted({name for name, _ in unknown}.difference(recommender.domains)):
+            click.echo(f"no domain {name!r}: {close_names(name, recommender.domains)}", err=True)
 
 
 def _events(history: str) -> list[Event]:
