@@ -292,8 +292,8 @@ def fill_expert_scores(
         _fill_log(out_XQI[column], rate @ memory.titles.similar_RR[start:stop, start:stop])
         column += 1
     if Expert.NEIGHBOURS in experts:
-        asked = Asked.of(events, queries, chosen, mixed=memory.mixed, recent=neighbours.RECENT, decay=neighbours.DECAY)
-        memory.takers.fill_shares(out_XQI[column], asked, memory.bounds[domain])
+        longer = neighbours.asked_of(events, queries, chosen, mixed=memory.mixed)
+        memory.takers.fill_shares(out_XQI[column], longer, memory.bounds[domain])
         np.log(out_XQI[column] + neighbours.FLOOR, out=out_XQI[column])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semacdr.model.asked import Asked
-from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, ItemCounts, ragged
+from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, ItemCounts, Queries, ragged
 from semacdr.model.popularity import SMALLEST, FloatArray
 
 RECENT, DECAY = 30, 0.95
@@ -90,6 +90,11 @@ class Takers:
             rate = np.bincount(cell, weight[rows][near_source] * both * known, minlength=some_QI.size)
             some_QI[:] = rate.reshape(some_QI.shape)
             some_QI /= some_QI.sum(axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
+
+
+def asked_of(events: Events, queries: Queries, chosen: IntArray, *, mixed: bool) -> Asked:
+    """Collect the items of some queries' histories whose takers are looked at; ``mixed`` as ``Asked.of``."""
+    return Asked.of(events, queries, chosen, mixed=mixed, recent=RECENT, decay=DECAY)
 
 
 def around(offsets: IntArray, event: IntArray) -> tuple[IntArray, IntArray]:

@@ -173,9 +173,7 @@ class PresentScorer:
         sides = {TRAINED: vector_QD} | self._dense_sides(profile_QR)
         added_IQ = self._added(asked, profile_QR, catalogue)
         if catalogue.neighbours_RI is not None:
-            longer = Asked.of(
-                events, queries, chosen, mixed=scoring.memory.mixed, recent=neighbours.RECENT, decay=neighbours.DECAY
-            )
+            longer = neighbours.asked_of(events, queries, chosen, mixed=scoring.memory.mixed)
             weight = (longer.weight * present.rarity_R[longer.item] ** 2).astype(np.float32)
             rate_QI = replace(longer, weight=weight).profile(profile_QR.shape[1]) @ catalogue.neighbours_RI
             rate_IQ = _turned(rate_QI)
