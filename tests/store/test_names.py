@@ -151,6 +151,8 @@ def test_files_have_the_users_umask(lab: Lab, umask: int):
     [
         ("ftp://host/x", "a store cannot lie at ftp://"),
         ("file://host/x", "a host in a file URI"),
+        ("what?/store", "a question mark in the path"),
+        ("file:///what?/store", "a question mark in the path"),
         ("s3://", "characters that it cannot have"),
         ("s3://bucket/../x", "characters that it cannot have"),
         ("s3://KEY:SECRET@bucket/x", "characters that it cannot have"),
@@ -160,6 +162,11 @@ def test_uri_that_is_no_store_is_refused(uri: str, message: str):
     with pytest.raises(ConfigError, match=message) as error:
         Store(uri)
     assert "SECRET" not in str(error.value)
+
+
+def test_a_cache_that_duckdb_cannot_write_to_is_refused():
+    with pytest.raises(ConfigError, match="SEMACDR_CACHE"):
+        Store("s3://bucket/x", cache=Path("/what?"))
 
 
 def test_file_uri_is_its_path(tmp_path: Path):
