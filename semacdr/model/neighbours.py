@@ -20,7 +20,7 @@ from semacdr.model.popularity import SMALLEST, FloatArray
 RECENT, DECAY = 30, 0.95
 """Items of the history whose takers are looked at, and the weight of each of them, relative to the one after it."""
 TAKERS = 100
-"""Of each of them, the newest: others change nothing (docs/log.md)."""
+"""Of each of them, the newest, at one time the last of the log: others change nothing (docs/log.md)."""
 WINDOW = 30
 """Events before and after the shared one that a taker counts with."""
 HALF_LIFE_DAYS = 360
@@ -44,8 +44,6 @@ class Takers:
     """The times in their order."""
     start: IntArray
     event: IntArray
-    taken_s: IntArray
-    """The times of those, and one that is nobody's."""
     faded: FloatArray64
     """What each event counts after the last one."""
 
@@ -61,8 +59,7 @@ class Takers:
             by_time_s=np.sort(time_s),
             start=np.searchsorted(item[event], np.arange(num_rows + 1)).astype(np.int64),
             event=event,
-            taken_s=np.append(time_s[event], 0),
-            faded=faded(time_s, int(time_s.max(initial=0))),
+            faded=fade(time_s, int(time_s.max(initial=0))),
         )
 
     def fill_shares(self, out_QI: FloatArray, asked: Asked, bounds: tuple[int, int]) -> None:
@@ -71,9 +68,7 @@ class Takers:
         num_known = self.counts.before(asked.item, asked_s)
         stop = start + num_known
         weight = asked.weight * rarity(num_known, np.searchsorted(self.by_time_s, asked_s)) ** 2
-        # Of events at one time either all are among the newest or none.
-        since_s = self.taken_s[np.maximum(stop - TAKERS, start)]
-        first = np.minimum(start + self.counts.before(asked.item, since_s), stop)
+        first = np.maximum(stop - TAKERS, start)
         for at in range(0, len(asked), QUERIES_AT_ONCE):
             rows = slice(*np.searchsorted(asked.row, [at, at + QUERIES_AT_ONCE]))
             source, place = ragged(first[rows], stop[rows])
@@ -105,26 +100,24 @@ def around(offsets: IntArray, event: IntArray) -> tuple[IntArray, IntArray]:
     return at[other], near[other]
 
 
-def faded(time_s: IntArray, last_s: int) -> FloatArray64:
+def fade(time_s: IntArray, last_s: int) -> FloatArray64:
     """Return what events count at the time of the last; who asks later asks for shares, which do not fade."""
     faded: FloatArray64 = np.exp2((time_s - last_s) / (HALF_LIFE_DAYS * SECONDS_PER_DAY))
     return faded
 
 
-def newest_since(parts: Iterable[Events], num_rows: int) -> IntArray:
-    """Return since when the newest ``TAKERS`` of each item have taken it; long ago where it has fewer."""
-    item, time_s = np.empty(0, np.int64), np.empty(0, np.int64)
+def newest(parts: Iterable[Events]) -> IntArray:
+    """Return the newest ``TAKERS`` events of each item, as ascending places among those of all parts."""
+    item, time_s, event, num_events = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), 0
     for events in parts:
         item, time_s = np.concatenate([item, events.item]), np.concatenate([time_s, events.time_s])
-        order = np.lexsort((-time_s, item))
-        item, time_s = item[order], time_s[order]
-        rank = np.arange(len(item)) - np.searchsorted(item, item)
-        item, time_s = item[rank < TAKERS], time_s[rank < TAKERS]
-    since_R = np.full(num_rows, np.iinfo(np.int64).min)
-    stop_R = np.searchsorted(item, np.arange(num_rows), side="right")
-    is_full_R = stop_R - np.searchsorted(item, np.arange(num_rows)) == TAKERS
-    since_R[is_full_R] = time_s[stop_R[is_full_R] - 1]
-    return since_R
+        event = np.concatenate([event, num_events + np.arange(len(events.item))])
+        num_events += len(events.item)
+        order = np.lexsort((time_s, item))
+        from_last = np.searchsorted(item, item, side="right", sorter=order)[order] - 1 - np.arange(len(item))
+        kept = np.sort(order[from_last < TAKERS])
+        item, time_s, event = item[kept], time_s[kept], event[kept]
+    return event
 
 
 def rarity(support: IntArray, num_events: IntArray | int) -> FloatArray64:

@@ -26,13 +26,13 @@ from semacdr.model.experts import (
     near_pairs,
 )
 from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, events_of
-from semacdr.model.neighbours import around, faded, newest_since, rarity
+from semacdr.model.neighbours import around, fade, newest, rarity
 from semacdr.model.popularity import SMALLEST, DayCounter, FloatArray, PastPopularity
 from semacdr.model.vocabulary import Vocabulary
 from semacdr.tables import scan_files, table_files
 
-_USERS = 20_000
-"""Read at a time."""
+_USERS, _EVENTS = 20_000, 100_000
+"""Read at a time; and those around which pairs are summed up at a time, up to 60 each."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ class Present:
         """
         num_rows = bounds[-1][1]
         support_R, faded_HR = np.zeros(num_rows, np.int64), np.zeros((len(HALF_LIVES_DAYS), num_rows))
-        following, neighbours = (sparse.csr_matrix((num_rows, num_rows), dtype=np.float64) for _ in range(2))
-        newest_R = newest_since(parts(), num_rows)
+        following = sparse.csr_matrix((num_rows, num_rows), dtype=np.float64)
+        neighbours = sparse.csr_matrix((num_rows, num_rows), dtype=np.float32)
+        newest_E, num_events = newest(parts()), 0
         counter = DayCounter()
         for events in parts():
             counter.add(events.item, events.time_s)
@@ -80,11 +81,14 @@ class Present:
             age_days = (last_s + 1 - events.time_s) / SECONDS_PER_DAY
             for row, half_life in enumerate(HALF_LIVES_DAYS):
                 faded_HR[row] += np.bincount(events.item, 0.5 ** (age_days / half_life), minlength=num_rows)
-            source, taken, weight = near_pairs(events.offsets, events.time_s, events.domain, mixed=mixed)
-            weighed = weight * 0.5 ** ((last_s - events.time_s[taken]) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
-            places = (events.item[source], events.item[taken])
-            following += sparse.csr_matrix((weighed, places), shape=following.shape)
-            neighbours += _taken_around(events, newest_R, last_s, num_rows)
+            before, taken, weight = near_pairs(events.offsets, events.time_s, events.domain, mixed=mixed)
+            faded = weight * 0.5 ** ((last_s - events.time_s[taken]) / (TRANSITION_HALF_LIFE_DAYS * SECONDS_PER_DAY))
+            places = (events.item[before], events.item[taken])
+            following += sparse.csr_matrix((faded, places), shape=following.shape)
+            here = slice(*np.searchsorted(newest_E, [num_events, num_events + len(events.item)]))
+            source, num_events = newest_E[here] - num_events, num_events + len(events.item)
+            for first in range(0, len(source), _EVENTS):
+                neighbours += _taken_around(events, source[first : first + _EVENTS], last_s, num_rows)
         popularity_HR = np.zeros_like(faded_HR)
         for start, stop in bounds:
             share = faded_HR[:, start:stop] / faded_HR[:, start:stop].sum(axis=1, keepdims=True).clip(min=1e-300)
@@ -94,17 +98,16 @@ class Present:
             support_R=support_R,
             popularity_HR=popularity_HR.astype(np.float32),
             following=following.astype(np.float32),
-            neighbours=neighbours.astype(np.float32),
+            neighbours=neighbours,
             past=PastPopularity.of(counter.counts(), last_s, bounds),
         )
 
 
-def _taken_around(events: Events, newest_R: IntArray, last_s: int, num_rows: int) -> sparse.csr_matrix:
-    source = np.flatnonzero(events.time_s >= newest_R[events.item])
+def _taken_around(events: Events, source: IntArray, last_s: int, num_rows: int) -> sparse.csr_matrix:
+    """Return how much of each item (column) the users of some events took around each item (row) of those."""
     at, near = around(events.offsets, source)
-    both_s = np.maximum(events.time_s[source[at]], events.time_s[near])
-    places = (events.item[source[at]], events.item[near])
-    return sparse.csr_matrix((faded(both_s, last_s), places), shape=(num_rows, num_rows))
+    faded = fade(np.maximum(events.time_s[source[at]], events.time_s[near]), last_s).astype(np.float32)
+    return sparse.csr_matrix((faded, (events.item[source[at]], events.item[near])), shape=(num_rows, num_rows))
 
 
 def read_present(sequences: Path, vocabulary: Vocabulary, *, mixed: bool) -> Present:

@@ -44,19 +44,20 @@ def test_shares_equal_a_naive_loop(mixed: bool):
             of_item = np.flatnonzero(events.item == item)
             takers = of_item[events.time_s[of_item] < now]
             rare = np.log((1 + (events.time_s < now).sum()) / (1 + len(takers)))
-            third = np.sort(events.time_s[takers])[-3:].min(initial=now)
-            for taker in takers:
+            newest = takers[np.argsort(events.time_s[takers], kind="stable")][-3:]
+            for taker in newest:
                 start, stop = (events.offsets[events.user[taker] + end] for end in (0, 1))
                 for other in range(max(start, taker - 2), min(stop, taker + 3)):
                     both = max(events.time_s[taker], events.time_s[other])
-                    if other != taker and events.time_s[taker] >= third and both < now and events.item[other] <= 5:
+                    if other != taker and both < now and events.item[other] <= 5:
                         fade = 0.5 ** ((now - both) / DAY / neighbours.HALF_LIFE_DAYS)
                         rate[events.item[other] - 1] += decay * rare**2 * fade
         share = rate / max(rate.sum(), 1e-300)
         assert found[row * 3] == pytest.approx(np.log(share + neighbours.FLOOR), rel=1e-4, abs=1e-5)
 
 
-def test_of_equal_histories_the_item_that_more_neighbours_took_ranks_first():
+def test_of_equal_histories_the_item_that_more_neighbours_took_ranks_first(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(neighbours, "TAKERS", 9)
     taken = [[(1, "a", 0), (2, "b", 1)], [(1, "a", 0), (2, "b", 1)], [(1, "b", 2), (2, "a", 0)], [(3, "b", 4)]]
     events = events_at(*taken, [(4, "a", 0)])
     queries = queries_at(events, np.array([4]), np.array([1]), np.array([5 * DAY]))
@@ -65,7 +66,8 @@ def test_of_equal_histories_the_item_that_more_neighbours_took_ranks_first():
     assert found[[0, 3, 4]] == pytest.approx(np.log(neighbours.FLOOR))
 
 
-def test_a_shared_rare_item_says_more_than_a_shared_common_one():
+def test_a_shared_rare_item_says_more_than_a_shared_common_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(neighbours, "TAKERS", 9)
     common = [[(1, "a", 0), (2, "b", 1)]] * 3
     events = events_at(*common, [(1, "a", 1), (2, "b", 2)], [(3, "a", 1), (3, "a", 0)])
     queries = queries_at(events, np.array([4]), np.array([1]), np.array([4 * DAY]))
@@ -77,10 +79,11 @@ def test_a_shared_rare_item_says_more_than_a_shared_common_one():
 
 
 @pytest.mark.parametrize("later_days", [0, 40])
-def test_what_serving_keeps_says_what_the_kept_events_say(later_days: int):
+def test_what_serving_keeps_says_what_the_kept_events_say(later_days: int, monkeypatch: pytest.MonkeyPatch):
     """The oracle keeps every event and filters at each query; how users are cut into parts does not matter."""
     events = random_events(num_users=20)
     users = np.arange(20)
+    monkeypatch.setattr("semacdr.model.present._EVENTS", 5)
     present = present_of(part(events, 0, 7), part(events, 7, 20))
     queries = queries_at(events, users, np.full(20, 1), np.full(20, present.last_s + 1 + later_days * DAY))
     found = scores(events, queries, users, 1)
@@ -92,13 +95,17 @@ def test_what_serving_keeps_says_what_the_kept_events_say(later_days: int):
         assert found[row] == pytest.approx(np.log(rate / rate.sum() + neighbours.FLOOR), rel=1e-4, abs=1e-5)
 
 
-def test_takers_of_one_time_are_among_the_newest_together_or_not():
-    events = events_at(*[[(day, "a", 0), (day, "a", number)] for number, day in enumerate((2, 2, 1, 1, 1), start=0)])
-    since_R = neighbours.newest_since([part(events, 0, 2), part(events, 2, 5)], 11)
-    assert since_R[1] == 2 * DAY
-    assert (since_R[2:] < 0).all()
-    fewer = neighbours.newest_since([part(events, 2, 5)], 11)
-    assert fewer[1] == DAY
+def test_of_takers_at_one_time_the_last_are_the_newest_however_users_are_cut():
+    events = events_at(*[[(day, "a", 0), (day, "a", number)] for number, day in enumerate((2, 1, 1, 1, 1))])
+    # The first item was taken twice by the first user; of those of day 1 one more is among the three.
+    for parts in (
+        [events],
+        [part(events, 0, 2), part(events, 2, 5)],
+        [part(events, user, user + 1) for user in range(5)],
+    ):
+        found = neighbours.newest(parts)
+        assert found[events.item[found] == 1].tolist() == [0, 1, 8]
+        assert found[events.item[found] > 1].tolist() == [3, 5, 7, 9]
 
 
 def test_without_events_nobody_is_a_neighbour():
