@@ -349,7 +349,7 @@ def test_faults_names_what_differs(lab: Lab, spoil: Callable[[Lab, str], None], 
 
 
 def test_table_is_read_from_the_published_files_alone(tmp_path: Path):
-    store = Store(tmp_path / "a [1] * ?")
+    store = Store(tmp_path / "a [1] *")
     version = publish(store)
     artifact = store.get("toy", "interactions", version)
     EVENTS.write_parquet(artifact.path / "interactions-2.parquet")
