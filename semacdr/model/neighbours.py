@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from semacdr.model.asked import Asked
 from semacdr.model.histories import SECONDS_PER_DAY, Events, IntArray, ItemCounts, Queries, ragged
-from semacdr.model.popularity import SMALLEST, FloatArray
+from semacdr.model.popularity import SMALLEST, FloatArray, FloatArray64
 
 RECENT, DECAY = 30, 0.95
 """Items of the history whose takers are looked at, and the weight of each of them, relative to the one after it."""
@@ -28,8 +27,6 @@ FLOOR = SMALLEST / 10
 """Added to shares before their logarithm; shares of all that neighbours took are smaller than those of one item."""
 QUERIES_AT_ONCE = 8
 """Each looks at up to 180,000 events."""
-
-FloatArray64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

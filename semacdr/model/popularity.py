@@ -23,6 +23,7 @@ _DAYS = 1 << 24
 """Room for days in a key; half of them lie before 1970."""
 
 FloatArray = npt.NDArray[np.float32]
+FloatArray64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

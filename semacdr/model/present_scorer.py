@@ -178,7 +178,7 @@ class PresentScorer:
             rate_QI = replace(longer, weight=weight).profile(profile_QR.shape[1]) @ catalogue.neighbours_RI
             rate_IQ = _turned(rate_QI)
             rate_IQ /= rate_IQ.sum(dim=0).clamp(min=torch.finfo().tiny)
-            added_IQ[_NEIGHBOURS] = _above_floor(rate_IQ, neighbours.FLOOR)
+            added_IQ[_NEIGHBOURS] = _above_floor(rate_IQ, _FLOORS[_NEIGHBOURS])
         if Expert.REPEATS in scoring.experts:
             start, stop = self.model.vocabulary.bounds[domain]
             repeats_QI = repeats(events, queries, chosen, (start, stop))
@@ -257,9 +257,9 @@ class PresentScorer:
             weighed = replace(asked, weight=weight.astype(np.float32))
             rate_IQ = _turned(weighed.profile(profile_QR.shape[1]) @ catalogue.following_RI)
             if catalogue.similar_II is not None:
-                added[_SIMILAR] = _above_floor(_product(catalogue.similar_II, rate_IQ.numpy()), SMALLEST)
+                added[_SIMILAR] = _above_floor(_product(catalogue.similar_II, rate_IQ.numpy()), _FLOORS[_SIMILAR])
             if Expert.TRANSITIONS in scoring.experts:
-                added[_TRANSITIONS] = _above_floor(rate_IQ, SMALLEST)
+                added[_TRANSITIONS] = _above_floor(rate_IQ, _FLOORS[_TRANSITIONS])
         return added
 
     def lifts(self, block: Block, row_QK: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import minimize
@@ -20,6 +19,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from semacdr.model.experts import Memory
 from semacdr.model.gate import NUM_BUCKETS, ScoreGate, above_none, support_bucket
 from semacdr.model.histories import Events, IntArray, Queries
+from semacdr.model.popularity import FloatArray64
 from semacdr.model.ranking import CHUNK_SCORES, chunks, left_out
 from semacdr.model.scorer import Scoring
 from semacdr.model.semacdr import SemaCdrModel
@@ -39,8 +39,6 @@ STEPS, GRADIENT = 60, 1e-5
 """Of the optimiser at most, and where it may stop: a dozen are enough."""
 QUERIES_AT_ONCE = 16
 """So that what is computed of them stays in the processor's cache; with 100 the time is more than twice as long."""
-
-FloatArray64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
