@@ -54,15 +54,17 @@ from isal import igzip
 from semacdr.database import read_sql
 from semacdr.dataset import load_dataset
 from semacdr.interactions.records import open_lines
+from semacdr.interactions.sorting import in_order
 from semacdr.interactions.staging import read_records
 step, toml = sys.argv[1:]
 config = load_dataset(toml)
 log, source = Path(toml).with_name("log.jsonl.gz"), config.domains["shop"].interactions
 files, advance = {0: log}, lambda _: None
 limits = config.filters.model_dump(include={"min_timestamp_s", "max_timestamp_s"})
-judged = limits | {"until_s": None, "time_format": source.time_format, "units_per_second": 1}
+parameters = limits | {"until_s": None, "time_format": source.time_format, "units_per_second": 1}
 fields = "max(user_id), max(item_id), max(timestamp), max(rating), max(fault), max(line)"
 events = "max(user_id), max(item_id), max(timestamp_s), max(rating), max(place), max(refusal)"
+judged = read_sql("ingest/judged_events")
 with duckdb.connect() as connection:
     connection.execute("set timezone = 'UTC'")
     connection.execute(read_sql("ingest/macros"))
@@ -77,11 +79,13 @@ with duckdb.connect() as connection:
         use = lambda: connection.execute(f"select {fields} from fields").fetchall()
         read_records(connection, "interactions", source, files, advance, use)
     elif step == "judged records":
-        unsorted = read_sql("ingest/judged_events").rpartition("order by")[0]
-        use = lambda: connection.execute(f"select {events} from ({unsorted})", judged).fetchall()
+        use = lambda: connection.execute(f"select {events} from ({judged})", parameters).fetchall()
         read_records(connection, "interactions", source, files, advance, use)
     elif step == "sorted records":
-        use = lambda: all(connection.sql(read_sql("ingest/judged_events"), params=judged).to_arrow_reader(100_000))
+        def use():
+            with connection.sql(judged, params=parameters).to_arrow_reader(100_000) as records:
+                for batch in in_order((batch.drop_columns("refusal") for batch in records), 10**9, Path("sorted")):
+                    pass
         read_records(connection, "interactions", source, files, advance, use)
     else:
         connection.execute(f"select max(user), max(item), max(time), max(stars) from read_json('{log}')").fetchall()

@@ -6,7 +6,7 @@ The SQL stands in ``sql/`` of a checkout, and beside the package in an installed
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ByteSize, TypeAdapter
 
 from semacdr.errors import ConfigError, StoreError
 from semacdr.settings import DuckDbSettings
@@ -25,6 +26,10 @@ SQL_FOLDER = _PACKAGE / "sql" if (_PACKAGE / "sql").is_dir() else _PACKAGE.paren
 
 _DUCKDBS_SHARE = 0.8
 """Of the memory limit: the interpreter and what it holds of DuckDB's rows take the rest."""
+_DICTIONARY_BYTES = 2**18
+"""Of a column in a row group: what needs a larger one hardly repeats, and is smaller and faster to write without."""
+_SORTS_SHARE = 0.6
+"""Of DuckDB's share: while events are sorted DuckDB only streams."""
 
 
 def read_sql(name: str) -> str:
@@ -72,6 +77,13 @@ def work_database(limits: DuckDbSettings, parent: Path) -> Iterator[duckdb.DuckD
             connection.close()
 
 
+def sorting_room(connection: duckdb.DuckDBPyConnection) -> tuple[int, Path]:
+    """Return how many bytes a sort beside a work database may hold, and the folder for what is more."""
+    names = ("memory_limit", "temp_directory")
+    limit, spill = (connection.sql(f"select current_setting('{name}')").fetchall()[0][0] for name in names)
+    return int(TypeAdapter(ByteSize).validate_python(limit) * _SORTS_SHARE), Path(spill).with_name("sorted")
+
+
 def _duckdbs_share(limit: str) -> str:
     """Return the part of a memory limit that DuckDB may take; what is no size is left to DuckDB to refuse."""
     size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)(.*)", limit)
@@ -84,7 +96,7 @@ def _no_room(parent: Path, error: duckdb.IOException) -> StoreError:
     )
 
 
-def ahead(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def ahead(batches: Iterable[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
     """Yield the batches; the next one is made while the last is used."""
     with ThreadPoolExecutor(1) as pool:
         made = iter(batches)
@@ -92,6 +104,17 @@ def ahead(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         while (batch := coming.result()) is not None:
             coming = pool.submit(next, made, None)
             yield batch
+
+
+@contextmanager
+def kept_pages() -> Iterator[None]:
+    """Let Arrow have memory from the C library, which keeps what is freed: new pages cost short-lived batches much."""
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(usual)
 
 
 def write_parquet(
@@ -113,7 +136,12 @@ def write_parquet(
     encoding = dict.fromkeys(delta, "DELTA_BINARY_PACKED")
     repeating = [name for name in schema.names if name not in delta] if delta else True
     with pq.ParquetWriter(
-        path, schema, compression="zstd", use_dictionary=repeating, column_encoding=encoding or None
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=repeating,
+        dictionary_pagesize_limit=_DICTIONARY_BYTES,
+        column_encoding=encoding or None,
     ) as writer:
         waiting = schema.empty_table()
         for batch in batches:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semacdr.database import ahead, read_sql, write_parquet
+from semacdr.database import ahead, kept_pages, read_sql, sorting_room, write_parquet
 from semacdr.dataset import Filters, InteractionSource
+from semacdr.interactions.sorting import in_order
 from semacdr.interactions.staging import read_records
 from semacdr.spread import Advance
 
@@ -68,12 +71,22 @@ def write_events(
         "until_s": filters.until_s,
     }
 
+    held_bytes, folder = sorting_room(connection)
+
     def write() -> None:
-        judged = connection.sql(read_sql("ingest/judged_events"), params=parameters).to_arrow_reader(ROWS_PER_GROUP)
-        with connection.cursor() as rejects:
-            accepted = _each_once(_noted(ahead(judged), events), _refuser(rejects))
-            counted = _counted(accepted, domain, events)
-            write_parquet(output, INTERACTIONS, counted, ROWS_PER_GROUP, delta=["timestamp_s"])
+        # What reads ahead ends before what it reads from, on failure as well: DuckDB refuses all else until then.
+        judging = connection.sql(read_sql("ingest/judged_events"), params=parameters)
+        with (
+            connection.cursor() as rejects,
+            kept_pages(),
+            judging.to_arrow_reader(ROWS_PER_GROUP) as judged,
+            closing(ahead(judged)) as records,
+        ):
+            refuse = _refuser(rejects)
+            accepted = _accepted(_noted(records, events), refuse)
+            once = _each_once(in_order(accepted, held_bytes, folder), refuse)
+            with closing(ahead(_counted(once, domain, events))) as rows:
+                write_parquet(output, INTERACTIONS, rows, ROWS_PER_GROUP, delta=["timestamp_s"])
 
     read_records(connection, "interactions", source, files, advance, write)
     return events
@@ -81,6 +94,8 @@ def write_events(
 
 def _refuser(connection: duckdb.DuckDBPyConnection) -> Callable[[pa.RecordBatch], None]:
     def refuse(batch: pa.RecordBatch) -> None:
+        if "refusal" not in batch.schema.names:
+            batch = batch.append_column("refusal", pa.nulls(len(batch), pa.string()))
         connection.register("refused", batch)
         connection.execute(read_sql("ingest/event_rejects"))
         connection.unregister("refused")
@@ -92,27 +107,27 @@ def _noted(batches: Iterable[pa.RecordBatch], events: Events) -> Iterator[pa.Rec
     """Pass on judged records; counts them, and notes which columns have values."""
     for batch in batches:
         events.records += len(batch)
-        numbers = pc.shift_right(batch.column("place"), 40)
-        for number in pc.unique(numbers).to_pylist():
-            events.filled.setdefault(number, set())
-        for name, column in FILLED_BY.items():
-            for number in pc.unique(numbers.filter(batch.column(name).is_valid())).to_pylist():
-                events.filled[number].add(column)
+        numbers = batch.column("place").to_numpy() >> 40
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
+        for start, end in itertools.pairwise([*starts, len(batch)]):
+            records = batch.slice(start, end - start)
+            events.filled.setdefault(int(numbers[start]), set()).update(
+                column for name, column in FILLED_BY.items() if records.column(name).null_count < len(records)
+            )
         yield batch
 
 
-def _each_once(batches: Iterable[pa.RecordBatch], refuse: Callable[[pa.RecordBatch], None]) -> Iterator[pa.RecordBatch]:
-    """Yield the accepted records, of several of one event the first by file and line; refuse the others."""
-    last: pa.RecordBatch | None = None
+def _accepted(batches: Iterable[pa.RecordBatch], refuse: Callable[[pa.RecordBatch], None]) -> Iterator[pa.RecordBatch]:
+    """Yield the records without a refusal; refuse the others."""
     for batch in batches:
         is_accepted = batch.column("refusal").is_null()
-        accepted = _kept(batch, is_accepted.to_numpy(zero_copy_only=False), refuse)
-        if not len(accepted):
-            continue
-        is_first = _is_first(accepted)
-        is_first[0] = last is None or _is_first(pa.concat_batches([last, accepted.slice(0, 1)]))[1]
-        last = accepted.slice(len(accepted) - 1)
-        yield _kept(accepted, is_first, refuse)
+        yield _kept(batch, is_accepted.to_numpy(zero_copy_only=False), refuse).drop_columns("refusal")
+
+
+def _each_once(batches: Iterable[pa.RecordBatch], refuse: Callable[[pa.RecordBatch], None]) -> Iterator[pa.RecordBatch]:
+    """Yield the first of the records of each event; refuse the others."""
+    for batch in batches:
+        yield _kept(batch, _is_first(batch), refuse)
 
 
 def _kept(batch: pa.RecordBatch, is_kept: np.ndarray, refuse: Callable[[pa.RecordBatch], None]) -> pa.RecordBatch:
@@ -135,16 +150,11 @@ def _is_first(records: pa.RecordBatch) -> np.ndarray:
 
 
 def _counted(batches: Iterable[pa.RecordBatch], domain: str, events: Events) -> Iterator[pa.RecordBatch]:
-    """Yield rows of the table; counts them."""
-    last_user: pa.Scalar | None = None
+    """Yield rows of the table; counts them. A user is in one batch."""
     for batch in batches:
-        if not len(batch):
-            continue
         users, times = batch.column("user_id"), batch.column("timestamp_s").to_numpy()
         events.accepted += len(batch)
-        events.users += pc.sum(pc.not_equal(users[1:], users[:-1])).as_py() or 0
-        events.users += users[0] != last_user
-        last_user = users[-1]
+        events.users += 1 + (pc.sum(pc.not_equal(users[1:], users[:-1])).as_py() or 0)
         known = [time_s for time_s in (events.first_timestamp_s, events.last_timestamp_s) if time_s is not None]
         events.first_timestamp_s = min([int(times.min()), *known])
         events.last_timestamp_s = max([int(times.max()), *known])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import structlog
@@ -321,17 +322,31 @@ class _Tally:
 def _cleaned(batches: Iterable[pa.RecordBatch], domain: str, tally: _Tally) -> Iterator[pa.RecordBatch]:
     """Yield the items with clean texts; counts them in ``tally``."""
     for batch in batches:
-        rows = [_item(row, domain) for row in batch.to_pylist()]
-        tally.items += len(rows)
-        for row, num_events in zip(rows, batch.column("num_events").to_pylist(), strict=True):
-            tally.items_with_text += row["has_text"]
-            tally.events_with_text += num_events if row["has_text"] else 0
-            alone = tally.described if row["has_metadata"] else tally.logged
-            if row["has_metadata"] and num_events:
-                tally.both += 1
-            elif len(alone) < MAX_EXAMPLES:
-                alone.append(row["item_id"])
-        yield pa.RecordBatch.from_pylist(rows, schema=ITEMS)
+        is_described = batch.column("has_metadata").to_numpy(zero_copy_only=False)
+        described, bare = batch.filter(pa.array(is_described)), batch.filter(pa.array(~is_described))
+        rows = [_item(row, domain) for row in described.to_pylist()]
+        items = pa.RecordBatch.from_pylist(rows, schema=ITEMS)
+        _count(tally, items, described.column("num_events").to_numpy(), bare.column("item_id"))
+        if len(bare):
+            # Of these nothing but the id is known: one of them stands for all.
+            one = pa.RecordBatch.from_pylist([_item(bare.slice(0, 1).to_pylist()[0], domain)], schema=ITEMS)
+            several = one.take(pa.array(np.zeros(len(bare), dtype=np.int64)))
+            several = several.set_column(ITEMS.get_field_index("item_id"), "item_id", bare.column("item_id"))
+            places = np.argsort(np.argsort(~is_described, kind="stable"))
+            items = pa.concat_batches([items, several]).take(pa.array(places))
+        yield items
+
+
+def _count(tally: _Tally, described: pa.RecordBatch, num_events: np.ndarray, bare: pa.Array) -> None:
+    """Count items with metadata and the events of each, and those of the log alone."""
+    has_text = described.column("has_text").to_numpy(zero_copy_only=False)
+    tally.items += len(described) + len(bare)
+    tally.items_with_text += int(has_text.sum())
+    tally.events_with_text += int(num_events[has_text].sum())
+    tally.both += int((num_events > 0).sum())
+    unlogged = described.column("item_id").filter(pa.array(num_events == 0))
+    for names, ids in ((tally.logged, bare), (tally.described, unlogged)):
+        names.extend(ids.slice(0, MAX_EXAMPLES - len(names)).to_pylist())
 
 
 def _item(raw: Mapping[str, Any], domain: str) -> dict[str, Any]:

@@ -1,5 +1,4 @@
 -- One row per raw record of one domain, judged; those from $until_s on count as not yet come.
--- Events of one user, time and item stand together, by file and line. What is sorted is kept short:
 -- place holds the file's number above 40 bits of the line's; refusal the reason and, on the next
 -- line, the record.
 -- Reads: fields (the files' records as text).
@@ -111,5 +110,3 @@ select
     end as refusal
 from judged
 where $until_s is null or judged.whole_seconds is null or judged.whole_seconds < $until_s
--- By every column: then the keys are all that is sorted.
-order by user_id, timestamp_s, item_id, place, rating, refusal

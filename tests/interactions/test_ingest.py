@@ -434,6 +434,21 @@ def test_ingest_items_of_other_ids_than_the_logs_fail(tmp_path: Path):
     assert caught.value.found == "in the log x; in the item files x.0, y.0"
 
 
+def test_ingest_items_of_the_log_and_of_the_files_stand_together(tmp_path: Path):
+    config = with_items(tmp_path, [{"id": id_, "ti": f"Thing {id_}"} for id_ in "ca"] + [{"id": "e"}], 'title = "ti"')
+    write_jsonl(tmp_path / "log.jsonl", [{**GOOD, "u": f"u{n}", "i": item} for n, item in enumerate("dbbaeaa")])
+    facts, outputs = run(config, tmp_path / "out")
+    assert table(outputs, "items").select("item_id", "title", "has_metadata", "has_text").rows() == [
+        ("a", "Thing a", True, True),
+        ("b", None, False, False),
+        ("c", "Thing c", True, True),
+        ("d", None, False, False),
+        ("e", None, True, False),
+    ]
+    details = facts.details["domains"]["a"]
+    assert (details["items"], details["items_with_text"], details["event_share_with_text"]) == (5, 2, round(3 / 7, 6))
+
+
 def test_ingest_item_text_is_clean_and_hashed(tmp_path: Path):
     items = [
         {
@@ -475,6 +490,32 @@ def test_ingest_small_memory_limit_suffices(tmp_path: Path):
     )
     facts, _ = run(one_domain(tmp_path), tmp_path / "out", DuckDbSettings(memory_limit="100MB"))
     assert facts.details["domains"]["a"]["events"] == 200_000
+
+
+def test_ingest_duplicate_keeps_the_first_of_many_blocks(tmp_path: Path):
+    more = COLUMNS.replace(" }", ', rating = "r" }')
+    write_jsonl(tmp_path / "log.jsonl", ({**GOOD, "u": f"u{n % 1_000}", "r": n // 1_000} for n in range(300_000)))
+    limits = DuckDbSettings(memory_limit="500MB", threads=4)
+    facts, outputs = run(one_domain(tmp_path, more=more), tmp_path / "out", limits)
+    assert table(outputs, "interactions")["rating"].to_list() == [0.0] * 1_000
+    assert facts.dropped == {"interactions: duplicate event": 299_000}
+
+
+def test_ingest_fails_with_what_failed_while_the_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail_to_write(*_args: object, **_options: object) -> None:
+        raise OSError("no such luck")
+
+    monkeypatch.setattr("semacdr.interactions.events.write_parquet", fail_to_write)
+    write_jsonl(tmp_path / "log.jsonl", [GOOD])
+    with pytest.raises(OSError, match="no such luck"):
+        run(one_domain(tmp_path), tmp_path / "out")
+
+
+def test_ingest_on_a_full_disk_fails_with_what_the_disk_says(tmp_path: Path, small_disk: Path):
+    rng = random.Random(2)
+    write_jsonl(tmp_path / "log.jsonl", ({**GOOD, "u": rng.random(), "i": rng.random()} for _ in range(100_000)))
+    with pytest.raises(OSError, match="No space left"):
+        run(one_domain(tmp_path), small_disk / "out")
 
 
 def test_ingest_too_many_rejects_fails_with_reasons_and_places(tmp_path: Path):
