@@ -1,4 +1,4 @@
-"""PostgreSQL as Prefect's database, a nightly run on it, and a worker that is lost in its middle."""
+"""PostgreSQL as Prefect's database, a nightly run on it, a worker that is lost in its middle, and two runs at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,9 @@ def test_nightly_goes_on_where_a_lost_worker_was(prefect_on_postgres: Prefect, t
             os.kill(process, signal.SIGKILL)
     first = {m.reference for m in store.manifests("three-domains")}
     assert not any(reference.startswith("recommendations@") for reference in first)
-    with prefect.worker():
-        again = prefect(*NIGHTLY, f"dataset={toml}", "--watch")
-        assert again.returncode == 0, again.stdout + again.stderr
+    with prefect.worker(), ThreadPoolExecutor(2) as pool:
+        for again in pool.map(lambda _: prefect(*NIGHTLY, f"dataset={toml}", "--watch"), range(2)):
+            assert again.returncode == 0, again.stdout + again.stderr
     manifests = store.manifests("three-domains")
     assert first < {m.reference for m in manifests}
     names = [m.name for m in manifests]
