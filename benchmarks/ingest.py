@@ -84,7 +84,8 @@ with duckdb.connect() as connection:
     elif step == "sorted records":
         def use():
             with connection.sql(judged, params=parameters).to_arrow_reader(100_000) as records:
-                for batch in in_order((batch.drop_columns("refusal") for batch in records), 10**9, Path("sorted")):
+                accepted = (batch.drop_columns("refusal") for batch in records)
+                for batch in in_order(accepted, 10**9, log.with_name("sorted")):
                     pass
         read_records(connection, "interactions", source, files, advance, use)
     else:
