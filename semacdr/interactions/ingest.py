@@ -316,7 +316,7 @@ class _Tally:
     logged: list[str] = field(default_factory=list)
     """The first few in the log alone."""
     described: list[str] = field(default_factory=list)
-    """The first few in the item files alone."""
+    """The first few in the item files."""
 
 
 def _cleaned(batches: Iterable[pa.RecordBatch], domain: str, tally: _Tally) -> Iterator[pa.RecordBatch]:
@@ -344,8 +344,7 @@ def _count(tally: _Tally, described: pa.RecordBatch, num_events: np.ndarray, bar
     tally.items_with_text += int(has_text.sum())
     tally.events_with_text += int(num_events[has_text].sum())
     tally.both += int((num_events > 0).sum())
-    unlogged = described.column("item_id").filter(pa.array(num_events == 0))
-    for names, ids in ((tally.logged, bare), (tally.described, unlogged)):
+    for names, ids in ((tally.logged, bare), (tally.described, described.column("item_id"))):
         names.extend(ids.slice(0, MAX_EXAMPLES - len(names)).to_pylist())
 
 
