@@ -29,6 +29,7 @@ from semacdr.model.gate import ScoreGate
 from semacdr.model.histories import Events, IntArray
 from semacdr.model.ranking import hit, macro, rank_targets
 from semacdr.model.scorer import Scoring
+from semacdr.model.semacdr import SemaCdrModel
 from semacdr.progress import Progress
 from semacdr.store import Store
 from semacdr.training.fit import Fit, FitInputs
@@ -38,8 +39,6 @@ from semacdr.training.validation import CUT, Validation
 
 SEED = 0
 WITHOUT_TEXTS = SWITCHES["no-texts"].overrides
-_SILENT = -30.0
-"""Log scale of a model that says nothing."""
 
 
 def show(name: str, hr_10: float, ndcg_10: float, cold: float | None = None) -> None:
@@ -69,12 +68,9 @@ def of_column(scores: Callable[[IntArray, int], Tensor], column: int) -> Callabl
     return lambda chosen, domain: scores(chosen, domain)[column]
 
 
-def silent(inputs: FitInputs) -> torch.nn.Module:
+def silent(inputs: FitInputs) -> SemaCdrModel:
     """Return a model whose own score says nothing."""
-    model = Fit(inputs, SEED).model
-    with torch.no_grad():
-        model.log_scale.fill_(_SILENT)
-    return model
+    return Fit(replace(inputs, config=inputs.config.model_copy(update={"max_epochs": 0})), SEED).model
 
 
 def gated(name: str, inputs: FitInputs, events: Events, memory: Memory, *, train: bool) -> None:

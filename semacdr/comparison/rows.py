@@ -80,6 +80,7 @@ SWITCHES: Mapping[str, Switch] = {
     "sequence-concat": Switch({"sequence_fusion": "concat", **_AS_SAID}),
     "sequence-target": Switch({"sequence_fusion": "target", **_AS_SAID}),
     "no-cross-attention": Switch({"cross_attention": False, **_AS_SAID}),
+    "experts-alone": Switch({"max_epochs": 0, "threads": ["mixed"]}),
     # Without an expert for popularity the trained score has to know of it.
     "no-experts": Switch({"experts": [], **_UNIFORM}),
     "no-repeats": Switch({"experts": ["popularity", "transitions", "title", "semantics", "similar", "neighbours"]}),

@@ -146,8 +146,8 @@ class ModelConfig(Frozen):
     batch_users: int | None = Field(default=None, ge=1)
     """Histories of a training step; None: a twelfth of them all, within 16 to 256, so that small sets get enough steps
     and large ones do not pay for encoding the catalogue at each of many."""
-    max_epochs: int = Field(default=40, ge=1)
-    """Epochs at most."""
+    max_epochs: int = Field(default=40, ge=0)
+    """Epochs at most. 0: nothing is trained, and the experts and their gate score alone."""
     patience: int = Field(default=5, ge=1)
     """Epochs without a better validation score before training stops."""
     half_life: float | None = Field(default=None, gt=0, le=1)
@@ -163,6 +163,8 @@ class ModelConfig(Frozen):
         if self.negatives_from != "uniform" and self.loss != "sampled":
             found = f'negatives_from "{self.negatives_from}" goes with loss "sampled" only'
             raise ValueError(f'{found}: set negatives_from = "uniform", too')
+        if not self.max_epochs and not self.experts:
+            raise ValueError("max_epochs = 0 trains nothing, and there are no experts to score instead: name some")
         if self.dim % (2 * self.num_heads):
             raise ValueError("dim must be a multiple of twice num_heads: positions rotate pairs within a head")
         return self
@@ -176,7 +178,8 @@ class ModelConfig(Frozen):
     def tried_threads(self) -> list[tuple[Thread, ...]]:
         """What a training fits: ``threads``, and the mixed history alone if that is to be tried."""
         alone = (Thread.MIXED,)
-        return [self.threads, alone] if self.or_mixed_alone and self.threads != alone else [self.threads]
+        several = self.or_mixed_alone and self.threads != alone and self.max_epochs > 0
+        return [self.threads, alone] if several else [self.threads]
 
     @property
     def reads_across(self) -> bool:

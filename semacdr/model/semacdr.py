@@ -15,6 +15,9 @@ from semacdr.model.histories import SECONDS_PER_DAY, HistoryBatch
 from semacdr.model.item_encoder import Catalogue, ItemEncoder
 from semacdr.model.sequence_encoder import Histories, Reading, SequenceEncoder, counts_by_domain
 
+SILENT = -30.0
+"""Logarithm of the scale of a score that says nothing."""
+
 
 @dataclass(frozen=True)
 class UserStates:
@@ -57,7 +60,8 @@ class SemaCdrModel(nn.Module):
         self.start = nn.Embedding(catalogue.num_domains, config.dim)
         self.query = nn.Embedding(catalogue.num_domains, config.dim)
         nn.init.zeros_(self.query.weight)
-        self.log_scale = nn.Parameter(torch.tensor(-0.5 * torch.log(torch.tensor(float(config.dim))).item()))
+        log_scale = -0.5 * torch.log(torch.tensor(float(config.dim))).item()
+        self.log_scale = nn.Parameter(torch.tensor(log_scale if config.max_epochs else SILENT))
 
     def user_states(self, table_ID: Float[Tensor, "rows dim"], batch: HistoryBatch) -> UserStates:
         """Return the users' vectors at their queries.

@@ -120,6 +120,8 @@ def fit_to_end(fit: Fit, plan: Plan, score: Callable[[], Score] | None, progress
         writer.close()
     if score is None:
         return Outcome(history, steps, len(history), None)
+    if not history:
+        return Outcome(history, steps, best_epoch, score())
     fit.model.load_state_dict(best_weights)
     return Outcome(history, steps, best_epoch, best)
 

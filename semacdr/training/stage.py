@@ -103,7 +103,7 @@ def train(
         "threads": [thread.value for thread in fitted.inputs.config.threads],
         "best_epoch": outcome.best_epoch,
         "num_parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
-        "seconds_per_epoch": round(sum(row["seconds"] for row in history) / len(history), 3),
+        "seconds_per_epoch": round(sum(row["seconds"] for row in history) / max(len(history), 1), 3),
         "torch_threads": num_threads,
         "device": run.compute.device.type,
         "bfloat16": run.compute.bfloat16,

@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -11,7 +12,9 @@ from semacdr.dataset import Split, Training
 from semacdr.errors import ConfigError, DataError
 from semacdr.model.checkpoint import load_checkpoint
 from semacdr.model.config import Expert
+from semacdr.model.histories import queries_of_targets, read_events
 from semacdr.progress import LogProgress, Progress
+from semacdr.tables import Part
 from semacdr.testing.toy import Toy, write_toy
 from semacdr.training import Run, train
 
@@ -43,6 +46,25 @@ def test_train_is_bit_equal_with_two_threads(tmp_path: Path):
         weights.add((tmp_path / name / "model.safetensors").read_bytes())
     assert len(weights) == 1
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_without_an_epoch_the_experts_score_alone(toy_artifacts: dict[str, Path], tmp_path: Path):
+    facts = run(toy_artifacts, tmp_path, max_epochs=0)
+    counted = tables.check("checkpoint", tmp_path)
+    assert (counted["training_history"], counted["training_steps"], facts.details["best_epoch"]) == (0, 0, 0)
+    scorer = load_checkpoint(tmp_path)
+    events = read_events(toy_artifacts["sequences"], scorer.vocabulary)
+    queries = queries_of_targets(events, Part.TEST)
+    chosen = np.flatnonzero(queries.domain == 0)
+    score_XQI = scorer.scorer(events, queries).scores(chosen, 0)
+    assert score_XQI[0].abs().max() < 1e-9
+    assert score_XQI[1:].std() > 1
+    assert facts.metrics["ndcg_10"] > facts.details["validation_trained_alone"]["ndcg_10"] > 0
+
+
+def test_without_an_epoch_or_an_expert_there_is_nothing_to_score_by(toy_artifacts: dict[str, Path], tmp_path: Path):
+    with pytest.raises(ConfigError, match="trains nothing"):
+        run(toy_artifacts, tmp_path, max_epochs=0, experts=[])
 
 
 def test_train_leaves_the_callers_random_state_and_threads_alone(toy_artifacts: dict[str, Path], tmp_path: Path):
