@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,19 @@ def test_every_section_is_drawn(opened: Opened):
     # Axes that were computed from nothing would be labelled NaN.
     assert "NaN" not in tab.content()
     assert "undefined" not in tab.locator("main").inner_text()
+
+
+def test_where_nothing_was_trained_no_curves_are_drawn(browser: Browser, page: Path, tmp_path: Path):
+    head, rest = page.read_text().split('id="document">')
+    document, tail = rest.split("</script>", 1)
+    without = json.dumps(json.loads(document) | {"curves": []}).replace("<", "\\u003c")
+    (tmp_path / "report.html").write_text(f'{head}id="document">{without}</script>{tail}')
+    tab = browser.new_page()
+    tab.goto((tmp_path / "report.html").as_uri())
+    assert "Nothing was trained" in tab.locator("#curves").inner_text()
+    assert tab.locator("#curves svg").count() == 0
+    assert tab.locator("#gates svg").count() > 0
+    tab.close()
 
 
 def test_transfer_and_harm_are_drawn(browser: Browser, context: Context):

@@ -11,13 +11,14 @@ const FITS = {
 
 function curvesSection({ curves }) {
   return section("curves", "Learning curves",
-    curves.map((one) => [
+    curves.length ? curves.map((one) => [
       h("h3", null, FITS[one.fit]),
       h("div", { class: "row" },
         one.step.length ? figure(one.steps_per_point > 1 ? `Loss, mean of ${one.steps_per_point} steps` : "Loss of each step",
           lines([{ name: "loss", x: one.step, y: one.loss }], { xAxis: "step", yAxis: "loss" })) : null,
         one.validation_ndcg_10.some((value) => value !== null) ? figure("NDCG@10 on validation, macro",
-          lines([{ name: "NDCG@10", x: one.epoch, y: one.validation_ndcg_10 }], { xAxis: "epoch", yAxis: "NDCG@10", points: true })) : null)]));
+          lines([{ name: "NDCG@10", x: one.epoch, y: one.validation_ndcg_10 }], { xAxis: "epoch", yAxis: "NDCG@10", points: true })) : null)])
+      : h("p", { class: "soft" }, "Nothing was trained: the experts and their gate score alone."));
 }
 
 function probeFigure(probe) {
