@@ -170,11 +170,29 @@ def ablate(  # noqa: PLR0913, PLR0917 (options)
     from semacdr.comparison import CONTROLS, SWITCHES  # noqa: PLC0415 (torch takes seconds to import)
 
     context = open_context(dataset, store)
-    chosen = switches or tuple(name for name in SWITCHES if name not in CONTROLS)
+    chosen = switches or _possible(context, model, [name for name in SWITCHES if name not in CONTROLS], protocol)
     names = (model, *(f"{model}:{name}" for name in chosen))
     found = _evaluated(context, names, _setting(protocol, candidates, fit), seeds)
     _print_figures(found)
     _print_comparisons(found, model)
+
+
+def _possible(context: Context, model: str, switches: Sequence[str], protocol: str) -> list[str]:
+    """Return those that the model can be switched by, and say which it cannot, as what they change is not in it."""
+    from semacdr.comparison import row_of  # noqa: PLC0415
+
+    row_of(context, model, Protocol(protocol))
+    possible, left_out = [], []
+    for name in switches:
+        try:
+            row_of(context, f"{model}:{name}", Protocol(protocol))
+        except ConfigError:
+            left_out.append(name)
+        else:
+            possible.append(name)
+    if left_out:
+        click.echo(f"{model} cannot be switched by {', '.join(left_out)}: `--switch NAME` tells why", err=True)
+    return possible
 
 
 @click.command()

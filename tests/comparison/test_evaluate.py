@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from semacdr.cli import comparison as comparison_commands
 from semacdr.cli import main
 from semacdr.comparison import (
     Predictions,
@@ -405,6 +406,22 @@ def test_commands_print_tables_and_refuse_what_is_unknown(
         done = runner.invoke(main, [*arguments, *store])
         assert done.exit_code == 0, done.output
         assert shown in done.output
+
+
+def test_ablate_leaves_out_what_the_model_cannot_be_switched_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr(comparison_commands, "_evaluated", lambda _, names, *__: asked.extend(names) or [])
+    monkeypatch.setattr(comparison_commands, "_print_figures", lambda _: None)
+    monkeypatch.setattr(comparison_commands, "_print_comparisons", lambda *_: None)
+    (tmp_path / "dataset.toml").write_text(TOML)
+    arguments = ["ablate", str(tmp_path), "--store", str(tmp_path / "store"), "--model"]
+    done = CliRunner().invoke(main, [*arguments, "sasrec-mixed"])
+    assert done.exit_code == 0, done.output
+    assert "sasrec-mixed cannot be switched by experts-alone: `--switch NAME` tells why" in done.output
+    assert ("sasrec-mixed" in asked, "sasrec-mixed:towers" in asked) == (True, True)
+    assert "sasrec-mixed:experts-alone" not in asked
+    unknown = CliRunner().invoke(main, [*arguments, "sasrec-mixt"])
+    assert (unknown.exit_code, "did you mean 'sasrec-mixed'" in unknown.output) == (2, True)
 
 
 def test_transfer_within_one_domain_is_refused(tmp_path: Path):
