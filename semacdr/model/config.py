@@ -147,7 +147,8 @@ class ModelConfig(Frozen):
     """Histories of a training step; None: a twelfth of them all, within 16 to 256, so that small sets get enough steps
     and large ones do not pay for encoding the catalogue at each of many."""
     max_epochs: int = Field(default=40, ge=0)
-    """Epochs at most. 0: nothing is trained, and the experts and their gate score alone."""
+    """Epochs at most. 0: nothing is trained, the experts and their gate score alone, and vectors of users and items say
+    nothing."""
     patience: int = Field(default=5, ge=1)
     """Epochs without a better validation score before training stops."""
     half_life: float | None = Field(default=None, gt=0, le=1)
