@@ -479,7 +479,9 @@ def config_error(
             lines.append(f"{place}: missing")
         else:
             message = _IN_TOML.get(detail["type"], detail["msg"].removeprefix("Value error, "))
-            lines.append(f"{place}: {message} (found {detail['input']!r:.80})")
+            # What is wrong between the keys of a table is said by the message, and not by the table.
+            of_table = detail["type"] == "value_error" and isinstance(detail["input"], dict)
+            lines.append(f"{place}: {message}" + ("" if of_table else f" (found {detail['input']!r:.80})"))
     return ConfigError(
         f"{where}: {len(lines)} wrong " + ("value" if len(lines) == 1 else "values"),
         found="\n            ".join(lines),

@@ -178,7 +178,7 @@ def ablate(  # noqa: PLR0913, PLR0917 (options)
 
 
 def _possible(context: Context, model: str, switches: Sequence[str], protocol: str) -> list[str]:
-    """Return those that the model can be switched by, and say which it cannot, as what they change is not in it."""
+    """Return the switches that the model can have, and say which go against it."""
     from semacdr.comparison import row_of  # noqa: PLC0415
 
     row_of(context, model, Protocol(protocol))
