@@ -63,7 +63,7 @@ def test_without_an_epoch_the_experts_score_alone(toy_artifacts: dict[str, Path]
 
 
 def test_without_an_epoch_or_an_expert_there_is_nothing_to_score_by(toy_artifacts: dict[str, Path], tmp_path: Path):
-    with pytest.raises(ConfigError, match="trains nothing.*: name some\n"):
+    with pytest.raises(ConfigError, match=r"trains nothing.*: name some\n"):
         run(toy_artifacts, tmp_path, max_epochs=0, experts=[])
 
 
